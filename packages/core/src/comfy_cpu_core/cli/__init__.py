@@ -1,0 +1,5 @@
+"""The command line: parse, call, print. What a command does lives elsewhere."""
+
+from comfy_cpu_core.cli.main import main
+
+__all__ = ["main"]

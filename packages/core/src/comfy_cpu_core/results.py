@@ -1,0 +1,289 @@
+"""What a run takes and gives, whichever target carries it out.
+
+Targets (``embedded``, a ComfyUI, a worker, RunPod) differ in how they run a workflow; these types are what they
+have in common, and all that a caller sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol, runtime_checkable
+
+__all__ = [
+    "EventSink",
+    "Job",
+    "JobStatus",
+    "ModelUse",
+    "NodeFailure",
+    "NodeTiming",
+    "Output",
+    "Progress",
+    "Result",
+    "RunRequest",
+    "Status",
+    "Target",
+    "TargetType",
+]
+
+Status = Literal["completed", "blocked", "failed", "cancelled", "timed_out"]
+JobStatus = Literal["queued", "running", "completed", "blocked", "failed", "cancelled", "timed_out"]
+OutputKind = Literal["image", "mask", "text", "json", "audio", "video", "file"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One thing that an output node made.
+
+    Attributes:
+        node_id, class_type: the node that made it.
+        kind: what it is.
+        filename: the name that the node gave it: one path component, never a path.
+        subfolder: where the node put it below its folder, with ``/``; usually empty.
+        folder: ``output`` (kept) or ``temp`` (a preview), as ComfyUI names them.
+        media_type: for example ``image/png``.
+        data: the bytes.
+    """
+
+    node_id: str
+    class_type: str
+    kind: OutputKind
+    filename: str
+    media_type: str
+    data: bytes = field(repr=False)
+    subfolder: str = ""
+    folder: Literal["output", "temp"] = "output"
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of `data`, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """`data` as text (UTF-8)."""
+        return self.data.decode()
+
+    def save(self, path: str | Path) -> Path:
+        """Write `data` to a file, or under its own name into a directory that exists; give back the file's path."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / PurePosixPath(self.filename).name
+        path.write_bytes(self.data)
+        return path
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the bytes, as JSON can hold it."""
+        return {
+            "node_id": self.node_id,
+            "class_type": self.class_type,
+            "kind": self.kind,
+            "filename": self.filename,
+            "subfolder": self.subfolder,
+            "folder": self.folder,
+            "media_type": self.media_type,
+            "size": len(self.data),
+            "sha256": self.sha256,
+        }
+
+
+@dataclass(frozen=True)
+class NodeTiming:
+    """How long a node took, in seconds. A cached node was not run again."""
+
+    node_id: str
+    class_type: str
+    seconds: float
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class NodeFailure:
+    """Why a run did not complete.
+
+    Attributes:
+        code: a stable word for programs: ``node_failed``, ``invalid``, ``blocked``, ``model``, ``deadline``, ….
+        message: one line.
+        details: a traceback or more lines, may be empty.
+        remedy: what to do, or None.
+    """
+
+    code: str
+    message: str
+    node_id: str | None = None
+    class_type: str | None = None
+    details: str = ""
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelUse:
+    """A model that a run used.
+
+    Attributes:
+        name: the file's path inside the model tree.
+        runtime: ``openvino``, ``onnxruntime``, … with its version.
+        precision: what it computed in: ``bf16``, ``f32``, ….
+        threads: how many threads it was given.
+        stand_in: True for a model that only imitates the real one (see the demo).
+        load_seconds: how long loading took in this run; 0 if it was in memory already.
+    """
+
+    name: str
+    runtime: str
+    precision: str
+    threads: int
+    stand_in: bool = False
+    load_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something that happened during a run.
+
+    Attributes:
+        kind: ``started`` and ``finished`` for a node, ``step`` for progress inside one, ``cached`` for a node that
+            need not run, ``notice`` for a message to the user.
+        value, total: steps done, of how many, for ``step``.
+        done, nodes: nodes that are finished, of how many.
+        message: for ``notice``.
+    """
+
+    kind: Literal["started", "step", "finished", "cached", "notice"]
+    node_id: str | None = None
+    class_type: str | None = None
+    value: float = 0
+    total: float = 0
+    done: int = 0
+    nodes: int = 0
+    message: str = ""
+
+
+EventSink = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        status: ``completed``, ``blocked`` (a safety gate), ``failed``, ``cancelled`` or ``timed_out``.
+        outputs: what the output nodes made, in the order in which they ran.
+        timings: one per node that ran or was answered from the cache, in that order.
+        errors: empty only if the status is ``completed``.
+        models: the models that were used.
+        changes: the report of the CPU conversion (`comfy_cpu_core.convert.Report.to_json`), None if none was made.
+        warnings: what the user should know.
+        queue_seconds, execution_seconds: time spent waiting and running.
+    """
+
+    status: Status
+    outputs: Sequence[Output] = ()
+    timings: Sequence[NodeTiming] = ()
+    errors: Sequence[NodeFailure] = ()
+    models: Sequence[ModelUse] = ()
+    changes: Mapping[str, Any] | None = None
+    warnings: Sequence[str] = ()
+    queue_seconds: float = 0.0
+    execution_seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run completed."""
+        return self.status == "completed"
+
+    @property
+    def images(self) -> list[Output]:
+        """The outputs that are pictures."""
+        return [output for output in self.outputs if output.kind == "image"]
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether a stand-in took the place of a real model: such a result is good for a demonstration only."""
+        return any(model.stand_in for model in self.models)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result without the outputs' bytes, as JSON can hold it. Fields are only ever added."""
+        return {
+            "status": self.status,
+            "stand_in": self.stand_in,
+            "outputs": [output.describe() for output in self.outputs],
+            "timings": [vars(timing) for timing in self.timings],
+            "errors": [vars(error) for error in self.errors],
+            "models": [vars(model) for model in self.models],
+            "changes": dict(self.changes) if self.changes is not None else None,
+            "warnings": list(self.warnings),
+            "queue_seconds": self.queue_seconds,
+            "execution_seconds": self.execution_seconds,
+        }
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a target is asked to run.
+
+    Attributes:
+        prompt: the workflow in API format: node id → ``{"class_type": str, "inputs": {…}}``.
+        files: name → bytes of every file that the workflow names as an input; a target makes them available to
+            LoadImage and its kin under that name.
+        timeout_s: seconds after which the run ends as ``timed_out``; None for no limit.
+    """
+
+    prompt: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    timeout_s: float | None = None
+
+
+@runtime_checkable
+class Job(Protocol):
+    """A run that was handed to a target."""
+
+    @property
+    def id(self) -> str:
+        """The target's name for it."""
+
+    def status(self) -> JobStatus:
+        """Where it stands now."""
+
+    def wait(self, timeout_s: float | None = None) -> Result:
+        """Wait for its end.
+
+        Raises:
+            DeadlineExceeded: it was still under way after `timeout_s` seconds; the job goes on.
+        """
+
+    def cancel(self) -> None:
+        """Ask it to end; `wait` then gives a result with status ``cancelled``. Does nothing after the end."""
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A place where workflows run. Safe to use from several threads."""
+
+    def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> Job:
+        """Start a run. `on_event` is called from another thread."""
+
+    def health(self) -> Mapping[str, Any]:
+        """Whether it can run something, and what it says of itself; at least ``{"ready": bool}``."""
+
+    def close(self) -> None:
+        """Give back what it holds. May be called twice."""
+
+
+@dataclass(frozen=True)
+class TargetType:
+    """A kind of target that a plugin contributes (hook ``comfy_cpu_targets``).
+
+    Attributes:
+        scheme: what a target's name starts with: ``embedded``, ``runpod``, ….
+        open: makes a target from the whole name (``embedded``, ``runpod://ID``) and options
+            (for ``embedded``: ``models``, the model tree's directory).
+        summary: one line for ``--help``.
+    """
+
+    scheme: str
+    open: Callable[[str, Mapping[str, Any]], Target]
+    summary: str

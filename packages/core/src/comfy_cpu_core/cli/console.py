@@ -44,14 +44,14 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing") -> None:
     """The answer for a person, on stdout: a table on a terminal, lines with tabs elsewhere."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    if not rows:
+    lines = [[str(cell) for cell in row] for row in rows]
+    if not lines:
         click.echo(empty)
         return
     if not sys.stdout.isatty():
         click.echo("\t".join(headers))
-        for row in rows:
-            click.echo("\t".join(row))
+        for line in lines:
+            click.echo("\t".join(line))
         return
     from rich.console import Console
     from rich.table import Table
@@ -60,6 +60,6 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
         table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*[Text(cell) for cell in row])
+    for line in lines:
+        table.add_row(*[Text(cell) for cell in line])
     Console().print(table)

@@ -1,0 +1,27 @@
+"""Run ComfyUI workflows anywhere: one `Client`, one `Result`.
+
+::
+
+    from comfy_cpu_client import Client
+
+    with Client("embedded") as client:
+        result = client.run("workflow.json", inputs={"1.image": "photo.jpg"})
+        result.images[0].save("out.png")
+"""
+
+from comfy_cpu_client.client import Client, Run
+from comfy_cpu_client.prepare import FileInput, Prepared, prepare
+from comfy_cpu_client.report import ReportPicture, render_report
+from comfy_cpu_client.save import SavedOutput, save_outputs
+
+__all__ = [
+    "Client",
+    "FileInput",
+    "Prepared",
+    "ReportPicture",
+    "Run",
+    "SavedOutput",
+    "prepare",
+    "render_report",
+    "save_outputs",
+]

@@ -1,0 +1,122 @@
+"""``comfy-cpu run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from comfy_cpu_core.cli.console import note, print_error, print_json, print_warning
+from comfy_cpu_core.cli.options import models_option
+from comfy_cpu_core.cli.values import parse_input_files, parse_set
+from comfy_cpu_core.results import Result
+
+if TYPE_CHECKING:
+    from comfy_cpu_client.save import SavedOutput
+
+__all__ = ["exit_code", "run"]
+
+
+@click.command()
+@click.argument("workflow", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "-i",
+    "inputs",
+    multiple=True,
+    metavar="NODE.INPUT=FILE",
+    help="A file for a node's input, for example 1.image=photo.jpg. May be given several times.",
+)
+@click.option(
+    "--set",
+    "-s",
+    "values",
+    multiple=True,
+    metavar="NODE.INPUT=JSON",
+    help="A value for a node's input, for example 4.sensitivity=0.8. May be given several times.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("comfy-cpu-output"),
+    show_default=True,
+    help="Where the outputs go. Nothing that is there is overwritten.",
+)
+@models_option
+@click.option("--target", default="embedded", show_default=True, help="Where to run: `embedded` is this process.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Stop after that long.")
+@click.option("--convert/--no-convert", default=True, help="Convert the workflow for a CPU first (default).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; progress stays on stderr.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def run(
+    workflow: Path,
+    inputs: tuple[str, ...],
+    values: tuple[str, ...],
+    output: Path,
+    models: Path,
+    target: str,
+    timeout: float | None,
+    convert: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run a ComfyUI workflow on the CPU.
+
+    WORKFLOW is a file as ComfyUI saved it, in UI or API format. Settings that need a GPU are changed, and every
+    change is reported.
+
+    \b
+    Examples:
+      comfy-cpu run workflow.json --input 1.image=photo.jpg
+      comfy-cpu run workflow.json -i 1.image=photo.jpg -s 4.sensitivity=0.8 -o out --json
+
+    `comfy-cpu models fetch --workflow WORKFLOW` gets the models that it needs.
+    """
+    from comfy_cpu_client.cli.progress import show_progress
+    from comfy_cpu_client.client import Client, FileValue
+    from comfy_cpu_client.save import save_outputs
+
+    files: dict[str, FileValue] = dict(parse_input_files(inputs))
+    settings = parse_set(values)
+    with Client(target, models=models) as client, show_progress(quiet=quiet) as on_event:
+        result = client.run(
+            workflow, inputs=files, set=settings, convert=convert, timeout_s=timeout, on_event=on_event
+        )
+    saved = save_outputs(result.outputs, output) if result.outputs else []
+    if as_json:
+        print_json(_document(result, saved))
+    else:
+        _describe(result, saved)
+    for warning in result.warnings:
+        print_warning(warning)
+    for error in result.errors:
+        where = f"node {error.node_id} ({error.class_type}): " if error.node_id else ""
+        print_error(f"{result.status}: {where}{error.message}", error.remedy)
+    return exit_code(result)
+
+
+def exit_code(result: Result) -> int:
+    """The exit code that a result stands for, as the error tree in `comfy_cpu_core.errors` has them."""
+    if result.status == "failed":
+        return 4 if any(error.code == "model" for error in result.errors) else 6
+    return {"completed": 0, "blocked": 8, "cancelled": 130, "timed_out": 7}[result.status]
+
+
+def _document(result: Result, saved: list[SavedOutput]) -> dict[str, Any]:
+    document = result.to_json()
+    document["outputs"] = [{**item.output.describe(), "path": str(item.path)} for item in saved]
+    return document
+
+
+def _describe(result: Result, saved: list[SavedOutput]) -> None:
+    for change in (result.changes or {}).get("changes", ()):
+        note(
+            f"changed for CPU: node {change['node_id']} ({change['class_type']}) {change['input']}: "
+            f"{change['old']!r} -> {change['new']!r} ({change['reason']})"
+        )
+    for item in saved:
+        click.echo(f"{item.path}")
+    ran = [timing for timing in result.timings if not timing.cached]
+    note(f"{result.status} in {result.execution_seconds:.1f} s, {len(ran)} nodes")

@@ -1,0 +1,198 @@
+"""`Client`: the one way from a workflow and its inputs to a `Result`, whichever target runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from comfy_cpu_client.prepare import FileInput, Prepared, prepare
+from comfy_cpu_core.errors import InputError, UsageError
+from comfy_cpu_core.plugins import Plugins, get_plugins
+from comfy_cpu_core.registry import get_registry
+from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, TargetType
+from comfy_cpu_core.workflow import Workflow, load
+
+__all__ = ["Client", "FileValue", "Run"]
+
+#: What a file input may be: a path, bytes, or bytes with a name.
+FileValue = str | Path | bytes | FileInput
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under way.
+
+    Attributes:
+        prepared: what was handed to the target.
+    """
+
+    prepared: Prepared
+    _job: Job
+
+    @property
+    def id(self) -> str:
+        """The target's name for it."""
+        return self._job.id
+
+    def status(self) -> JobStatus:
+        """Where it stands now."""
+        return self._job.status()
+
+    def wait(self, timeout_s: float | None = None) -> Result:
+        """Wait for its end; the result carries the report of the CPU conversion.
+
+        Raises:
+            DeadlineExceeded: still under way after `timeout_s` seconds; the run goes on.
+        """
+        result = self._job.wait(timeout_s)
+        report = self.prepared.report
+        return result if report is None else replace(result, changes=report.to_json())
+
+    def cancel(self) -> None:
+        """Ask it to end."""
+        self._job.cancel()
+
+
+class Client:
+    """Runs workflows on a target.
+
+    Args:
+        target: ``embedded`` (in this process); the plugins that are installed decide what else there is.
+        options: what the target takes; for ``embedded``: ``models``, the model tree's directory.
+
+    A client may be used from several threads. It is a context manager; `close` gives back what the target holds.
+    """
+
+    def __init__(self, target: str = "embedded", **options: Any) -> None:
+        self.target = target
+        self._plugins = get_plugins()
+        self._registry = get_registry()
+        self._target: Target = _target_type(target, self._plugins).open(target, options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.target.partition('?')[0]!r})"
+
+    def close(self) -> None:
+        """Give back what the target holds. May be called twice."""
+        self._target.close()
+
+    def health(self) -> Mapping[str, Any]:
+        """Whether the target can run something."""
+        return self._target.health()
+
+    def prepare(
+        self,
+        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
+        *,
+        inputs: Mapping[str, FileValue] | None = None,
+        set: Mapping[str, Any] | None = None,  # noqa: A002  # the name that jobs and the command line use too
+        convert: bool = True,
+    ) -> Prepared:
+        """Read a workflow, set its inputs and convert it for a CPU, without running it.
+
+        Raises:
+            WorkflowError: the workflow cannot be read, or has no such node or input.
+            InputError: a file cannot be read.
+        """
+        loaded = workflow if isinstance(workflow, Workflow) else load(workflow, self._registry.signatures)
+        files = {key: _read(key, value) for key, value in (inputs or {}).items()}
+        return prepare(
+            loaded,
+            files=files,
+            values=set or {},
+            plugins=self._plugins,
+            registry=self._registry,
+            convert=convert,
+        )
+
+    def submit(
+        self,
+        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
+        *,
+        inputs: Mapping[str, FileValue] | None = None,
+        set: Mapping[str, Any] | None = None,  # noqa: A002
+        convert: bool = True,
+        timeout_s: float | None = None,
+        on_event: EventSink | None = None,
+    ) -> Run:
+        """Start a run and come back at once.
+
+        Args:
+            workflow: a path, the JSON as bytes or as a dict, or a loaded `Workflow`; API or UI format.
+            inputs: ``NODE.INPUT`` → a file for it: a path, bytes, or a `FileInput`.
+            set: ``NODE.INPUT`` → a value for it.
+            convert: whether to convert the workflow for a CPU.
+            timeout_s: seconds after which the run ends with status ``timed_out``.
+            on_event: called with every `Progress`, from another thread.
+
+        Raises:
+            InputError: the workflow, a value or a file is bad; `WorkflowInvalid` has the errors per node.
+            ModelError: a model that the workflow needs is missing.
+            TargetError: the target cannot be reached.
+        """
+        prepared = self.prepare(workflow, inputs=inputs, set=set, convert=convert)
+        return Run(prepared, self._target.submit(prepared.request(timeout_s), on_event=on_event))
+
+    def run(
+        self,
+        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
+        *,
+        inputs: Mapping[str, FileValue] | None = None,
+        set: Mapping[str, Any] | None = None,  # noqa: A002
+        convert: bool = True,
+        timeout_s: float | None = None,
+        on_event: EventSink | None = None,
+    ) -> Result:
+        """Run a workflow and wait for its result; the arguments are those of `submit`.
+
+        What goes wrong while the workflow runs is in the result (``status``, ``errors``). An interrupt (Ctrl-C)
+        cancels the run before it is passed on.
+        """
+        run = self.submit(
+            workflow, inputs=inputs, set=set, convert=convert, timeout_s=timeout_s, on_event=on_event
+        )
+        try:
+            return run.wait()
+        except BaseException:
+            run.cancel()
+            raise
+
+
+def _target_type(target: str, plugins: Plugins) -> TargetType:
+    scheme = target.partition(":")[0]
+    types: dict[str, TargetType] = plugins.unique("comfy_cpu_targets", "scheme", "target")
+    if scheme not in types:
+        known = ", ".join(types) or "none"
+        raise UsageError(
+            f"unknown target {target.partition('?')[0]!r}",
+            remedy=f"targets that are installed: {known}"
+            + ("" if "embedded" in types else "; `pip install 'comfy-cpu-client[embedded]'` brings embedded"),
+        )
+    return types[scheme]
+
+
+def _read(key: str, value: FileValue) -> FileInput:
+    if isinstance(value, FileInput):
+        return value
+    if isinstance(value, bytes):
+        return FileInput(f"{key.replace(':', '-')}.bin", value)
+    path = Path(value)
+    try:
+        return FileInput(path.name, path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"input {key}: there is no file {path}", remedy="check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"input {key}: {path} is a directory", remedy="name one file") from None
+    except OSError as error:
+        raise InputError(f"input {key}: cannot read {path}: {error.strerror}") from None

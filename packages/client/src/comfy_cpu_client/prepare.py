@@ -1,0 +1,96 @@
+"""From what a caller gives (a workflow, files, values) to what a target runs. Reads no file, opens nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from comfy_cpu_core.convert import Report, to_cpu
+from comfy_cpu_core.plugins import Plugins
+from comfy_cpu_core.registry import NodeRegistry
+from comfy_cpu_core.results import RunRequest
+from comfy_cpu_core.workflow import Workflow
+
+__all__ = ["FileInput", "Prepared", "prepare"]
+
+# What a target may find in a file's name: everything else is replaced, since the name ends up in paths and JSON there.
+_UNSAFE = re.compile(r"[^\w.\- ]+")
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """A file for a node's input.
+
+    Attributes:
+        name: what to call it; only its last component counts.
+        data: its bytes.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workflow that is ready to run.
+
+    Attributes:
+        workflow: with the values set, converted for a CPU.
+        files: the uploads by the name under which the workflow names them.
+        report: what the CPU conversion changed; None if it was left out.
+    """
+
+    workflow: Workflow
+    files: Mapping[str, bytes] = field(repr=False)
+    report: Report | None
+
+    def request(self, timeout_s: float | None = None) -> RunRequest:
+        """The request for a target."""
+        return RunRequest(self.workflow.to_prompt(), self.files, timeout_s)
+
+
+def prepare(
+    workflow: Workflow,
+    *,
+    files: Mapping[str, FileInput],
+    values: Mapping[str, Any],
+    plugins: Plugins,
+    registry: NodeRegistry,
+    convert: bool = True,
+) -> Prepared:
+    """Set a workflow's inputs and convert it for a CPU.
+
+    Args:
+        workflow: as loaded; not changed.
+        files: ``NODE.INPUT`` → the file whose name that input gets.
+        values: ``NODE.INPUT`` → the value that it gets.
+        convert: leave out the conversion with False.
+
+    Raises:
+        WorkflowError: a node or an input that the workflow does not have.
+    """
+    uploads: dict[str, bytes] = {}
+    names: dict[str, str] = {}
+    for key, file in files.items():
+        name = _upload_name(file, uploads)
+        uploads[name] = file.data
+        names[key] = name
+    edited = workflow.with_inputs({**values, **names})
+    if not convert:
+        return Prepared(edited, uploads, None)
+    converted, report = to_cpu(edited, plugins, registry)
+    return Prepared(converted, uploads, report)
+
+
+def _upload_name(file: FileInput, taken: Mapping[str, bytes]) -> str:
+    """A safe name for an upload; two different files never share one, the same file twice does."""
+    last = PureWindowsPath(PurePosixPath(file.name).name).name
+    name = _UNSAFE.sub("_", last).strip(". ") or "input"
+    if taken.get(name, file.data) == file.data:
+        return name
+    path = PurePosixPath(name)
+    return f"{path.stem}-{hashlib.sha256(file.data).hexdigest()[:12]}{path.suffix}"

@@ -1,0 +1,95 @@
+"""A run as one HTML page that needs nothing else: pictures inside, no script, no link to the outside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from comfy_cpu_core.results import NodeTiming, Output, Result
+
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["ReportPicture", "render_report"]
+
+
+@dataclass(frozen=True)
+class ReportPicture:
+    """A picture on the page.
+
+    Attributes:
+        caption: what stands below it.
+        media_type: for example ``image/png``.
+        data: its bytes.
+    """
+
+    caption: str
+    media_type: str
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, output: Output, caption: str | None = None) -> ReportPicture:
+        """A picture that a run made."""
+        default = f"{output.class_type} (node {output.node_id}): {output.filename}"
+        return cls(caption or default, output.media_type, output.data)
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True)
+class _Bar:
+    timing: NodeTiming
+    percent: float
+
+
+def render_report(
+    result: Result,
+    *,
+    title: str,
+    pictures: Sequence[ReportPicture],
+    versions: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> str:
+    """Render a result as a self-contained HTML page.
+
+    Args:
+        result: the run.
+        title: the page's heading.
+        pictures: what to show, in order: the input first, as a rule.
+        versions: name → version of what made the result.
+        notes: lines below the heading: where a photo comes from, and the like.
+
+    Everything that comes from a workflow or a file is escaped.
+    """
+    longest = max((timing.seconds for timing in result.timings), default=0.0) or 1.0
+    return _template().render(
+        result=result,
+        title=title,
+        pictures=pictures,
+        texts=[output for output in result.outputs if output.kind in {"text", "json"}],
+        bars=[_Bar(timing, 100 * timing.seconds / longest) for timing in result.timings],
+        changes=(result.changes or {}).get("changes", ()),
+        converted=result.changes is not None,
+        versions=versions,
+        notes=notes,
+    )
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("comfy_cpu_client"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")

@@ -100,7 +100,8 @@ def run(
 def exit_code(result: Result) -> int:
     """The exit code that a result stands for, as the error tree in `comfy_cpu_core.errors` has them."""
     if result.status == "failed":
-        return 4 if any(error.code == "model" for error in result.errors) else 6
+        codes = {error.code for error in result.errors}
+        return 4 if "model" in codes else 3 if codes & {"input", "invalid"} else 6
     return {"completed": 0, "blocked": 8, "cancelled": 130, "timed_out": 7}[result.status]
 
 

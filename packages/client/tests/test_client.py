@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_cpu_client import Client, FileInput
+from comfy_cpu_core.errors import InputError, TargetError, UsageError, WorkflowError
+from comfy_cpu_core.results import Progress, Result
+
+PROMPT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "old.png"}},
+    "4": {"class_type": "Cut", "inputs": {"image": ["1", 0], "provider": "CUDA", "strength": 1}},
+}
+
+
+def test_a_run_hands_over_the_converted_workflow_and_the_files(target: Any, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"jpeg")
+    result = Client("fake").run(PROMPT, inputs={"1.image": photo}, set={"4.strength": 0.5}, timeout_s=9)
+    (request,) = target.requests
+    assert request.prompt["1"]["inputs"] == {"image": "photo.jpg"}
+    assert request.prompt["4"]["inputs"] == {"image": ["1", 0], "provider": "CPU", "strength": 0.5}
+    assert request.files == {"photo.jpg": b"jpeg"}
+    assert request.timeout_s == 9
+    assert result.changes is not None
+    assert [change["input"] for change in result.changes["changes"]] == ["provider"]
+
+
+def test_the_callers_workflow_is_not_changed(target: Any) -> None:
+    before = json.dumps(PROMPT)
+    Client("fake").run(PROMPT, set={"4.strength": 0.5})
+    assert json.dumps(PROMPT) == before
+
+
+def test_conversion_can_be_left_out(target: Any) -> None:
+    result = Client("fake").run(PROMPT, convert=False)
+    assert target.requests[0].prompt["4"]["inputs"]["provider"] == "CUDA"
+    assert result.changes is None
+
+
+def test_options_reach_the_target(target: Any) -> None:
+    Client("fake", models="tree")
+    assert target.options == {"models": "tree"}
+
+
+def test_events_reach_the_caller(target: Any) -> None:
+    events: list[Progress] = []
+    Client("fake").run(PROMPT, on_event=events.append)
+    assert [event.kind for event in events] == ["finished"]
+
+
+def test_an_interrupt_cancels_the_run_before_it_is_passed_on(target: Any) -> None:
+    target.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        Client("fake").run(PROMPT)
+    assert target.jobs[0].cancelled
+
+
+def test_submit_gives_a_run_that_can_be_asked_and_cancelled(target: Any) -> None:
+    run = Client("fake").submit(PROMPT)
+    assert (run.id, run.status()) == ("job-1", "completed")
+    assert isinstance(run.wait(1), Result)
+    run.cancel()
+    assert target.jobs[0].cancelled
+
+
+def test_a_client_closes_its_target(target: Any) -> None:
+    with Client("fake") as client:
+        assert client.health() == {"ready": True}
+    assert target.closed == 1
+
+
+def test_an_unknown_target_names_those_that_are_there(target: Any) -> None:
+    with pytest.raises(UsageError, match="unknown target 'mars://1'") as caught:
+        Client("mars://1?token=secret")
+    assert "fake" in str(caught.value.remedy)
+    assert "secret" not in str(caught.value)
+
+
+def test_repr_shows_no_query(target: Any) -> None:
+    assert repr(Client("fake:x?token=secret")) == "Client('fake:x')"
+
+
+@pytest.mark.parametrize(("make", "text"), [(lambda p: p / "no.jpg", "no file"), (lambda p: p, "directory")])
+def test_a_file_that_cannot_be_read(make: Any, text: str, target: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"input 1.image: .*{text}"):
+        Client("fake").run(PROMPT, inputs={"1.image": make(tmp_path)})
+    assert target.requests == []
+
+
+def test_an_input_that_the_workflow_does_not_have(target: Any) -> None:
+    with pytest.raises(WorkflowError, match="77"):
+        Client("fake").run(PROMPT, inputs={"77.image": b"x"})
+
+
+def test_bytes_and_named_bytes(target: Any) -> None:
+    prompt = {**PROMPT, "2": {"class_type": "LoadImage", "inputs": {"image": "b"}}}
+    Client("fake").run(prompt, inputs={"1.image": b"one", "2.image": FileInput("dir/two.png", b"two")})
+    assert target.requests[0].files == {"1.image.bin": b"one", "two.png": b"two"}
+
+
+def test_a_targets_error_passes_through(target: Any) -> None:
+    target.error = TargetError("gone")
+    with pytest.raises(TargetError):
+        Client("fake").run(PROMPT)

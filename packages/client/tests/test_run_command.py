@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from comfy_cpu_client.cli.run import exit_code, run
+from comfy_cpu_core.results import ModelUse, NodeFailure, NodeTiming, Output, Result
+
+PROMPT = {"1": {"class_type": "LoadImage", "inputs": {"image": "old.png", "provider": "CUDA"}}}
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    path = tmp_path / "w.json"
+    path.write_text(json.dumps(PROMPT))
+    return path
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(run, [str(argument) for argument in arguments], standalone_mode=False)
+
+
+def test_outputs_are_saved_and_named_on_stdout(target: Any, output: Output, workflow: Path, tmp_path: Path) -> None:
+    target.result = Result("completed", outputs=[output], timings=[NodeTiming("1", "LoadImage", 0.1)])
+    answer = call(workflow, "--target", "fake", "--output", tmp_path / "out")
+    assert answer.return_value == 0
+    assert answer.stdout.strip() == str(tmp_path / "out" / "out_00001_.png")
+    assert "provider" in answer.stderr
+    assert "'CUDA' -> 'CPU'" in answer.stderr
+    assert "[1/1] LoadImage (node 1)" in answer.stderr
+
+
+def test_json_is_the_only_thing_on_stdout(target: Any, output: Output, workflow: Path, tmp_path: Path) -> None:
+    target.result = Result(
+        "completed",
+        outputs=[output],
+        models=[ModelUse("m.onnx", "openvino", "f32", 2, stand_in=True)],
+        warnings=["a stand-in was used"],
+    )
+    answer = call(workflow, "--target", "fake", "--output", tmp_path, "--json")
+    document = json.loads(answer.stdout)
+    assert document["stand_in"] is True
+    assert document["outputs"][0]["path"] == str(tmp_path / "out_00001_.png")
+    assert document["outputs"][0]["sha256"] == output.sha256
+    assert "warning: a stand-in was used" in answer.stderr
+
+
+def test_quiet_shows_no_progress(target: Any, workflow: Path) -> None:
+    assert "[1/1]" not in call(workflow, "--target", "fake", "--quiet").stderr
+
+
+def test_a_failure_is_one_line_with_its_remedy(target: Any, workflow: Path) -> None:
+    failure = NodeFailure("node_failed", "it broke", "4", "Cut", details="Traceback …", remedy="mend it")
+    target.result = Result("failed", errors=[failure])
+    answer = call(workflow, "--target", "fake")
+    assert answer.return_value == 6
+    assert "error: failed: node 4 (Cut): it broke" in answer.stderr
+    assert "hint: mend it" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (Result("completed"), 0),
+        (Result("blocked"), 8),
+        (Result("cancelled"), 130),
+        (Result("timed_out"), 7),
+        (Result("failed", errors=[NodeFailure("node_failed", "x")]), 6),
+        (Result("failed", errors=[NodeFailure("input", "x")]), 3),
+        (Result("failed", errors=[NodeFailure("model", "x")]), 4),
+    ],
+)
+def test_exit_codes(result: Result, code: int) -> None:
+    assert exit_code(result) == code
+
+
+def test_no_directory_is_made_for_nothing(target: Any, workflow: Path, tmp_path: Path) -> None:
+    call(workflow, "--target", "fake", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -90,14 +90,22 @@ class WorkflowInvalid(InputError):
 
     Attributes:
         node_errors: node id → ``{"class_type": str, "dependent_outputs": [id], "errors": [{"type", "message",
-            "details", "extra_info"}]}``, the shape in which ComfyUI's POST /prompt answers.
+            "details", "extra_info"}]}``, the shape in which ComfyUI's POST /prompt answers under that name.
+        error: ``{"type", "message", "details", "extra_info"}`` of the workflow as a whole (``prompt_no_outputs``,
+            ``prompt_outputs_failed_validation``, …), as ComfyUI answers it under ``error``.
     """
 
     def __init__(
-        self, message: str, *, node_errors: Mapping[str, Mapping[str, Any]] | None = None, remedy: str | None = None
+        self,
+        message: str,
+        *,
+        node_errors: Mapping[str, Mapping[str, Any]] | None = None,
+        error: Mapping[str, Any] | None = None,
+        remedy: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.node_errors = dict(node_errors or {})
+        self.error = dict(error or {})
 
 
 class ModelError(ComfyCpuError):

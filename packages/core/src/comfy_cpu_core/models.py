@@ -10,9 +10,18 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-__all__ = ["ModelFile", "ModelNeed", "ModelSpec"]
+__all__ = ["STATE_FOLDER", "ModelFile", "ModelNeed", "ModelSpec"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: Where the model tree keeps what comfy-cpu itself notes down: records, locks, unfinished downloads.
+STATE_FOLDER = ".comfy-cpu"
+
+
+def _stays_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,10 @@ class ModelFile:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        parts = PurePosixPath(self.target).parts
-        if not parts or self.target.startswith("/") or ".." in parts or "\\" in self.target:
+        if not _stays_inside(self.target) or PurePosixPath(self.target).parts[0] == STATE_FOLDER:
             raise ValueError(f"target {self.target!r} is not a path inside the model tree")
+        if not _stays_inside(self.path):
+            raise ValueError(f"path {self.path!r} is not a path inside the source")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 of {self.target!r} is not 64 hexadecimal digits")
 
@@ -44,7 +54,7 @@ class ModelSpec:
     """One model, as a plugin contributes it (hook ``comfy_cpu_models``).
 
     Attributes:
-        id: short and stable, for the command line: ``ben2-base``.
+        id: short and stable, for the command line: ``ben2-base``. Letters, digits, ``.``, ``_`` and ``-``.
         source: a URI that a fetcher understands: ``hf:OWNER/NAME``, ``package:NAME`` (data of an installed Python
             package), ``file:///DIRECTORY``.
         revision: the source's commit, or None if unresolved.
@@ -59,6 +69,14 @@ class ModelSpec:
     licence: str
     revision: str | None = None
     notice: str = ""
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id):
+            raise ValueError(f"model id {self.id!r} has other characters than letters, digits, '.', '_' and '-'")
+        if not self.files:
+            raise ValueError(f"model {self.id!r} has no files")
+        if len({f.target for f in self.files}) != len(self.files):
+            raise ValueError(f"model {self.id!r} has two files with the same target")
 
     @property
     def scheme(self) -> str:

@@ -1,4 +1,8 @@
-"""What a fetcher is: the part that knows how to get a model's files from one kind of source."""
+"""What a fetcher is: the part that knows how to get a model's files from one kind of source.
+
+Beside it lie the three that core brings: `hub` (``hf:``), `package` (``package:``) and `file` (``file:``). Each is
+imported only when a source asks for it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,143 @@
+"""Who runs us: our engine, a ComfyUI, or nobody in particular. The one module that knows.
+
+Every function asks anew: first for the run of our engine that the caller belongs to, then for a ComfyUI in this
+process (its modules are looked up where they are loaded already, never imported), and falls back to plain defaults.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from comfy_cpu_core.context import current_run
+from comfy_cpu_core.errors import NodeError
+from comfy_cpu_core.results import Progress
+from comfy_cpu_core.tree import ModelTree, default_models_dir
+
+__all__ = [
+    "Steps",
+    "check_interrupt",
+    "free_comfyui_memory",
+    "input_directory",
+    "models",
+    "node_error",
+    "output_directory",
+    "progress",
+    "temp_directory",
+    "warn",
+]
+
+_log = logging.getLogger("comfy_cpu")
+
+
+def output_directory() -> Path:
+    """Where pictures that are kept go; ``output`` in the current directory if nobody runs us."""
+    if run := current_run():
+        return run.folders.output
+    if comfyui := _loaded("folder_paths"):
+        return Path(comfyui.get_output_directory())
+    return Path("output").absolute()
+
+
+def temp_directory() -> Path:
+    """Where previews go."""
+    if run := current_run():
+        return run.folders.temp
+    if comfyui := _loaded("folder_paths"):
+        return Path(comfyui.get_temp_directory())
+    return Path(tempfile.gettempdir()) / "comfy-cpu"
+
+
+def input_directory() -> Path:
+    """Where pictures are read from; ``input`` in the current directory if nobody runs us."""
+    if run := current_run():
+        return run.folders.input
+    if comfyui := _loaded("folder_paths"):
+        return Path(comfyui.get_input_directory())
+    return Path("input").absolute()
+
+
+def models() -> ModelTree:
+    """The model tree: the run's, ComfyUI's ``models``, or the user's own."""
+    if run := current_run():
+        return run.models
+    if comfyui := _loaded("folder_paths"):
+        return ModelTree(Path(comfyui.models_dir))
+    return ModelTree(default_models_dir(os.environ))
+
+
+class Steps:
+    """Progress inside a node, and the place where an interrupt ends it."""
+
+    def __init__(self, total: int) -> None:
+        self._done = 0
+        self._total = total
+        comfyui = None if current_run() else _loaded("comfy.utils")
+        self._bar = comfyui.ProgressBar(total) if comfyui else None
+
+    def step(self) -> None:
+        """One more step is done.
+
+        Raises:
+            Interrupted, DeadlineExceeded: the run should end (inside a ComfyUI: its own exception).
+        """
+        self._done += 1
+        if run := current_run():
+            run.emit(Progress("step", run.node_id, run.class_type, value=self._done, total=self._total))
+        elif self._bar:
+            self._bar.update_absolute(self._done, self._total)
+        check_interrupt()
+
+
+def progress(total: int) -> Steps:
+    """Tell whoever runs us that `total` steps are to be done."""
+    return Steps(total)
+
+
+def check_interrupt() -> None:
+    """Raise if the run should end.
+
+    Raises:
+        Interrupted, DeadlineExceeded: the run should end (inside a ComfyUI: its own exception).
+    """
+    if run := current_run():
+        run.check()
+    elif comfyui := _loaded("comfy.model_management"):
+        comfyui.throw_exception_if_processing_interrupted()
+
+
+def warn(message: str) -> None:
+    """Tell the user something: in the run's warnings, or in the log."""
+    if run := current_run():
+        run.warn(message)
+    else:
+        _log.warning(message)
+
+
+def node_error(message: str, *, remedy: str | None = None) -> NodeError:
+    """An error of the node that is running, with its id and class where they are known."""
+    run = current_run()
+    return NodeError(
+        message,
+        node_id=run.node_id if run else None,
+        class_type=run.class_type if run else None,
+        remedy=remedy,
+    )
+
+
+def free_comfyui_memory(*, unload_models: bool) -> None:
+    """Let a ComfyUI that runs us drop its caches, and its models if asked to; does nothing elsewhere."""
+    comfyui = None if current_run() else _loaded("comfy.model_management")
+    if comfyui is None:
+        return
+    if unload_models:
+        comfyui.unload_all_models()
+    comfyui.soft_empty_cache()
+
+
+def _loaded(module: str) -> Any:
+    return sys.modules.get(module)

@@ -1,0 +1,81 @@
+"""The node classes, as ComfyUI and our engine know them.
+
+One table says it all; the two mappings that ComfyUI looks for come from it.
+"""
+
+from __future__ import annotations
+
+from comfy_cpu_core.nodes import NodeClass
+
+from comfy_cpu_nodes.nodes.background import Ben2RawMask, Ben2RemoveBackground
+from comfy_cpu_nodes.nodes.memory import FreeVram, FreeVramAutomatic, FreeVramInline, VramMonitor, VramMonitorInline
+from comfy_cpu_nodes.nodes.resize import (
+    ImageResizeForProcessing,
+    ImageResizeToReference,
+    ImageScaleByFactor,
+    RestoreOriginalSize,
+    SmartResizeForModel,
+)
+from comfy_cpu_nodes.nodes.safety import NudeNetSafetyChecker
+from comfy_cpu_nodes.nodes.save import SaveImageNoMetadata
+
+__all__ = ["NODES", "NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
+
+_ONNX = "openvino or onnxruntime"
+
+NODES: tuple[NodeClass, ...] = (
+    NodeClass(
+        "BEN2_ONNX_RemoveBg",
+        Ben2RemoveBackground,
+        "BEN2 ONNX Remove Background",
+        "cut the subject out of a picture",
+        requires=f"{_ONNX}; the model ben2-base",
+    ),
+    NodeClass(
+        "BEN2_ONNX_RawMask",
+        Ben2RawMask,
+        "BEN2 ONNX Raw Mask",
+        "BEN2's scores as a mask, not stretched",
+        requires=f"{_ONNX}; the model ben2-base",
+    ),
+    NodeClass(
+        "SmartResizeForModel",
+        SmartResizeForModel,
+        "Smart Resize (BG Removal)",
+        "resize to the area that a model works with",
+    ),
+    NodeClass(
+        "RestoreOriginalSize", RestoreOriginalSize, "Restore Original Size", "resize to a given width and height"
+    ),
+    NodeClass(
+        "ImageResizeForProcessing",
+        ImageResizeForProcessing,
+        "Image Resize (Pre-process)",
+        "stretch, fit or fill a common resolution",
+    ),
+    NodeClass(
+        "ImageResizeToReference",
+        ImageResizeToReference,
+        "Image Resize to Reference",
+        "resize to the size of another picture",
+    ),
+    NodeClass("ImageScaleByFactor", ImageScaleByFactor, "Image Scale by Factor", "scale by a common factor"),
+    NodeClass("FreeVRAM", FreeVram, "Free VRAM (Standalone)", "free memory"),
+    NodeClass("FreeVRAMAutomatic", FreeVramAutomatic, "Free VRAM (Auto)", "collect unused memory on every run"),
+    NodeClass("FreeVRAMInline", FreeVramInline, "Free VRAM (Inline)", "free memory between two nodes"),
+    NodeClass("VRAMMonitor", VramMonitor, "VRAM Monitor (Standalone)", "report on memory and loaded models"),
+    NodeClass("VRAMMonitorInline", VramMonitorInline, "VRAM Monitor (Inline)", "report on memory between two nodes"),
+    NodeClass(
+        "SaveImageNoMetadata", SaveImageNoMetadata, "Save Image (No Metadata)", "save PNG files without the workflow"
+    ),
+    NodeClass(
+        "NudeNetSafetyChecker",
+        NudeNetSafetyChecker,
+        "NudeNet Safety Checker",
+        "look for nudity in every picture of a batch",
+        requires=f"{_ONNX}; the model nudenet-320n",
+    ),
+)
+
+NODE_CLASS_MAPPINGS: dict[str, type] = {node.class_type: node.cls for node in NODES}
+NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {node.class_type: node.display_name for node in NODES}

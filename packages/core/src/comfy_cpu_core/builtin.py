@@ -6,12 +6,43 @@ from collections.abc import Iterable
 
 import click
 
+from comfy_cpu_core.fetchers import Fetcher, FetcherType
 from comfy_cpu_core.hookspecs import hookimpl
 
 
 @hookimpl
 def comfy_cpu_commands() -> Iterable[click.Command]:
     """The commands that need nothing but core."""
+    from comfy_cpu_core.cli.doctor import doctor
+    from comfy_cpu_core.cli.models import models
     from comfy_cpu_core.cli.plugins import plugins
 
-    return [plugins]
+    return [doctor, models, plugins]
+
+
+@hookimpl
+def comfy_cpu_fetchers() -> Iterable[FetcherType]:
+    """The Hub, installed packages, directories."""
+    return [
+        FetcherType("hf", open=_hub, online=True, summary="the Hugging Face Hub"),
+        FetcherType("package", open=_package, online=False, summary="an installed Python package"),
+        FetcherType("file", open=_file, online=False, summary="a directory of this machine"),
+    ]
+
+
+def _hub() -> Fetcher:
+    from comfy_cpu_core.fetchers.hub import HubFetcher
+
+    return HubFetcher()
+
+
+def _package() -> Fetcher:
+    from comfy_cpu_core.fetchers.package import PackageFetcher
+
+    return PackageFetcher()
+
+
+def _file() -> Fetcher:
+    from comfy_cpu_core.fetchers.file import FileFetcher
+
+    return FileFetcher()

@@ -8,7 +8,7 @@ image build) turns that into an error.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -64,11 +64,18 @@ class Plugins:
         """Every plugin that was found, by name."""
         return sorted(self._infos.values(), key=lambda info: info.name)
 
-    def collect(self, hook: str, *, strict: bool = False, **arguments: Any) -> list[tuple[str, Any]]:
+    def collect(
+        self,
+        hook: str,
+        *,
+        strict: bool = False,
+        on_problem: Callable[[str, str], None] | None = None,
+        **arguments: Any,
+    ) -> list[tuple[str, Any]]:
         """Call a hook in every plugin, and give (plugin name, item) for each item of each result.
 
         Sorted by plugin name; inside one plugin, in its own order. A plugin whose hook raises is marked as broken and
-        left out, or, if `strict`, its error is raised.
+        left out (`on_problem` is told its name and the problem), or, if `strict`, its error is raised.
         """
         caller = getattr(self._manager.hook, hook)
         found: list[tuple[str, Any]] = []
@@ -80,7 +87,10 @@ class Plugins:
             except Exception as error:
                 if strict:
                     raise
-                self._break(name, f"{hook}: {type(error).__name__}: {error}")
+                problem = f"{type(error).__name__}: {error}"
+                self._break(name, f"{hook}: {problem}")
+                if on_problem is not None:
+                    on_problem(name, problem)
                 continue
             found.extend((name, item) for item in items)
         return found
@@ -88,12 +98,17 @@ class Plugins:
     def unique(self, hook: str, key: str, what: str) -> dict[str, Any]:
         """Call a hook without arguments whose items must differ in the attribute `key`; give them by that attribute.
 
+        A plugin that gives something without such an attribute is marked as broken.
+
         Raises:
             UsageError: two plugins contribute the same key.
         """
         by_key: dict[str, tuple[str, Any]] = {}
         for plugin, item in self.collect(hook):
-            name = getattr(item, key)
+            name = getattr(item, key, None)
+            if not isinstance(name, str):
+                self._break(plugin, f"{hook}: {item!r} is no {what}")
+                continue
             if name in by_key:
                 raise UsageError(
                     f"plugins {by_key[name][0]!r} and {plugin!r} both bring the {what} {name!r}",

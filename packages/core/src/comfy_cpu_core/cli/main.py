@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -14,8 +18,15 @@ from comfy_cpu_core.plugins import get_plugins
 __all__ = ["build_cli", "main"]
 
 
+class _ReaderGone(Exception):
+    """Whoever read our output went away (``… | head``): not an error of ours."""
+
+
 class RootGroup(click.Group):
-    """A group whose commands come from the hook ``comfy_cpu_commands``, when first asked for."""
+    """A group whose commands come from the hook ``comfy_cpu_commands``, when first asked for.
+
+    click would end a broken pipe silently with exit code 1, whichever pipe it was; so it must not see one.
+    """
 
     _loaded = False
 
@@ -33,6 +44,14 @@ class RootGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         self._load()
         return super().get_command(ctx, cmd_name)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _broken_pipes():  # --help prints here
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _broken_pipes():
+            return super().invoke(ctx)
 
 
 def build_cli() -> click.Group:
@@ -55,22 +74,47 @@ def build_cli() -> click.Group:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line; exits with the code that the error tree gives."""
-    cli = build_cli()
+    sys.exit(_run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     try:
-        code = cli.main(args=argv, prog_name="comfy-cpu", standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        code = build_cli().main(args=argv, prog_name="comfy-cpu", standalone_mode=False)
+        with _broken_pipes():
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
-        sys.exit(UsageError.exit_code)
+        return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         print_error("interrupted")
-        sys.exit(Interrupted.exit_code)
+        return Interrupted.exit_code
     except ComfyCpuError as error:
         print_error(str(error), error.remedy)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away (`… | head`): not an error of ours.
-        sys.stderr.close()
-        sys.exit(0)
-    sys.exit(code if isinstance(code, int) else 0)
+        return error.exit_code
+    except _ReaderGone:
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _broken_pipes() -> Iterator[None]:
+    """Tell a reader that went away from any other pipe that broke."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        gone = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not gone:
+            raise ComfyCpuError(f"a connection to another program broke: {error}") from error
+        for stream in gone:
+            # Python flushes once more when it ends, and would complain: let it do so into nothing.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise _ReaderGone from error
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file behind it
+        return False

@@ -40,7 +40,11 @@ class InputSpec:
     @property
     def is_widget(self) -> bool:
         """Whether the front end keeps a value for this input in ``widgets_values``."""
-        return self.section != "hidden" and self.type in WIDGET_TYPES and not self.options.get("forceInput", False)
+        if self.section == "hidden" or self.options.get("forceInput"):
+            return False
+        if self.section == "optional" and self.options.get("defaultInput"):  # an older way to write forceInput
+            return False
+        return self.options.get("widgetType", self.type) in WIDGET_TYPES
 
     @property
     def has_default(self) -> bool:
@@ -104,13 +108,22 @@ class NodeSignature:
         outputs = tuple("COMBO" if isinstance(t, list) else str(t) for t in info.get("output", ()))
         return cls(
             class_type=class_type,
-            inputs=_inputs(info.get("input", {})),
+            inputs=_inputs(_in_order(info.get("input") or {}, info.get("input_order") or {})),
             outputs=outputs,
             output_names=tuple(info.get("output_name") or outputs),
             output_node=bool(info.get("output_node", False)),
             input_is_list=bool(info.get("is_input_list", False)),
             output_is_list=tuple(bool(x) for x in info.get("output_is_list", ())) or (False,) * len(outputs),
         )
+
+
+def _in_order(declared: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
+    # A saved /object_info may have been written with sorted keys; ``input_order`` tells the real order.
+    ordered = {}
+    for section, inputs in declared.items():
+        names = [name for name in order.get(section) or () if name in (inputs or {})]
+        ordered[section] = {name: inputs[name] for name in dict.fromkeys([*names, *(inputs or {})])}
+    return ordered
 
 
 def _inputs(declared: Mapping[str, Any]) -> tuple[InputSpec, ...]:

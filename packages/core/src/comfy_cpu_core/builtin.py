@@ -13,11 +13,13 @@ from comfy_cpu_core.hookspecs import hookimpl
 @hookimpl
 def comfy_cpu_commands() -> Iterable[click.Command]:
     """The commands that need nothing but core."""
+    from comfy_cpu_core.cli.convert import convert
     from comfy_cpu_core.cli.doctor import doctor
     from comfy_cpu_core.cli.models import models
+    from comfy_cpu_core.cli.nodes import nodes
     from comfy_cpu_core.cli.plugins import plugins
 
-    return [doctor, models, plugins]
+    return [convert, doctor, models, nodes, plugins]
 
 
 @hookimpl

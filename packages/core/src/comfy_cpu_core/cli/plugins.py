@@ -22,11 +22,13 @@ def list_plugins(as_json: bool) -> None:
     COMFY_CPU_DISABLED_PLUGINS (names, separated by commas) leaves plugins out.
     """
     from comfy_cpu_core.plugins import get_plugins
+    from comfy_cpu_core.registry import NodeRegistry
 
     found = get_plugins()
     # Ask the hooks that take no arguments, so that a plugin that breaks when it is used shows up here.
-    for hook in ("comfy_cpu_node_classes", "comfy_cpu_models", "comfy_cpu_fetchers", "comfy_cpu_targets"):
+    for hook in ("comfy_cpu_models", "comfy_cpu_fetchers", "comfy_cpu_targets"):
         found.collect(hook)
+    len(NodeRegistry(found).signatures)  # reads them all, and notes the node classes that two plugins bring
     infos = found.infos()
     if as_json:
         print_json([vars(info) for info in infos])

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from comfy_cpu_client.prepare import FileInput, Prepared, prepare
 from comfy_cpu_core.errors import InputError, UsageError
 from comfy_cpu_core.plugins import Plugins, get_plugins
 from comfy_cpu_core.registry import get_registry
 from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, TargetType
-from comfy_cpu_core.workflow import Workflow, load
+
+from comfy_cpu_client.prepare import FileInput, Prepared, prepare
+
+if TYPE_CHECKING:
+    from comfy_cpu_core.workflow import Workflow
 
 __all__ = ["Client", "FileValue", "Run"]
 
@@ -105,6 +108,9 @@ class Client:
             WorkflowError: the workflow cannot be read, or has no such node or input.
             InputError: a file cannot be read.
         """
+        # Imported here because every `comfy-cpu --help` imports this module.
+        from comfy_cpu_core.workflow import Workflow, load
+
         loaded = workflow if isinstance(workflow, Workflow) else load(workflow, self._registry.signatures)
         files = {key: _read(key, value) for key, value in (inputs or {}).items()}
         return prepare(
@@ -159,9 +165,7 @@ class Client:
         What goes wrong while the workflow runs is in the result (``status``, ``errors``). An interrupt (Ctrl-C)
         cancels the run before it is passed on.
         """
-        run = self.submit(
-            workflow, inputs=inputs, set=set, convert=convert, timeout_s=timeout_s, on_event=on_event
-        )
+        run = self.submit(workflow, inputs=inputs, set=set, convert=convert, timeout_s=timeout_s, on_event=on_event)
         try:
             return run.wait()
         except BaseException:

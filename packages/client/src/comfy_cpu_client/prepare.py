@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from comfy_cpu_core.convert import Report, to_cpu
 from comfy_cpu_core.plugins import Plugins
 from comfy_cpu_core.registry import NodeRegistry
 from comfy_cpu_core.results import RunRequest
-from comfy_cpu_core.workflow import Workflow
+
+if TYPE_CHECKING:
+    from comfy_cpu_core.convert import Report
+    from comfy_cpu_core.workflow import Workflow
 
 __all__ = ["FileInput", "Prepared", "prepare"]
 
@@ -82,6 +84,8 @@ def prepare(
     edited = workflow.with_inputs({**values, **names})
     if not convert:
         return Prepared(edited, uploads, None)
+    from comfy_cpu_core.convert import to_cpu
+
     converted, report = to_cpu(edited, plugins, registry)
     return Prepared(converted, uploads, report)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from comfy_cpu_core.hookspecs import hookimpl
 from comfy_cpu_core.models import ModelFile, ModelNeed, ModelSpec
-from comfy_cpu_core.workflow import is_link
 
 if TYPE_CHECKING:
     from comfy_cpu_core.convert import CannotRun, InputChange
@@ -45,6 +44,8 @@ def comfy_cpu_models_for_node(node: PromptNode) -> Iterable[ModelNeed]:
     """The variant that the node names."""
     if node.class_type != _CLASS:
         return []
+    from comfy_cpu_core.workflow import is_link
+
     variant = node.inputs.get("model_variant", _DEFAULT_VARIANT)
     if is_link(variant):  # known only when the workflow runs
         return []

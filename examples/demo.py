@@ -27,7 +27,15 @@ PHOTO = HERE / "astronaut.jpg"
 PHOTO_SOURCE = "Photo: the astronaut Eileen Collins, NASA, public domain."
 BEN2 = "ben2-base"
 BEN2_FILE = "ben2_onnx/BEN2_Base.onnx"
-PACKAGES = ("comfy-cpu-core", "comfy-cpu-nodes", "comfy-cpu-engine", "comfy-cpu-client", "openvino", "onnxruntime", "nudenet")
+PACKAGES = (
+    "comfy-cpu-core",
+    "comfy-cpu-nodes",
+    "comfy-cpu-engine",
+    "comfy-cpu-client",
+    "openvino",
+    "onnxruntime",
+    "nudenet",
+)
 
 
 def main() -> int:

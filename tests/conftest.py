@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+
 @dataclass(frozen=True)
 class Answer:
     """What a run of the command line gave."""
@@ -65,7 +66,7 @@ def cli(
         code = stopped.value.code
         return Answer(code if isinstance(code, int) else 0, captured.out, captured.err)
 
-    yield call
+    return call
 
 
 @pytest.fixture(scope="session")

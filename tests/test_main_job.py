@@ -68,7 +68,9 @@ def test_the_converted_workflow_can_be_run_again(cli: Any, stand_in_models: Path
     converted = tmp_path / "converted.json"
     assert cli("convert", REAL_WORKFLOW, "--output", converted).code == 0
     assert json.loads(converted.read_text())["4"]["inputs"]["provider"] == "CPU"
-    answer = cli("run", converted, "-i", f"1.image={PHOTO}", "--models", stand_in_models, "-o", tmp_path / "o", "--json")
+    answer = cli(
+        "run", converted, "-i", f"1.image={PHOTO}", "--models", stand_in_models, "-o", tmp_path / "o", "--json"
+    )
     assert answer.code == 0, answer.err
     assert answer.json()["changes"]["changes"] == []
 

@@ -88,7 +88,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTarget]:
     plugins = Plugins(manager)
     monkeypatch.setattr(client_module, "get_plugins", lambda: plugins)
     monkeypatch.setattr(client_module, "get_registry", lambda: NodeRegistry(plugins))
-    yield fake
+    return fake
 
 
 @pytest.fixture

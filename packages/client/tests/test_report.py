@@ -37,7 +37,18 @@ def test_everything_of_the_run_is_on_the_page() -> None:
         execution_seconds=1.5,
     )  # fmt: skip
     text = page(result, pictures=[ReportPicture("before", "image/png", b"\x89PNG")], notes=["Photo: me"])
-    for part in ("1.250", "(cached)", "a/b.onnx", "bf16", "CUDA", "no GPU", "mind the gap", "is_nsfw", "Photo: me", "3.11"):
+    for part in (
+        "1.250",
+        "(cached)",
+        "a/b.onnx",
+        "bf16",
+        "CUDA",
+        "no GPU",
+        "mind the gap",
+        "is_nsfw",
+        "Photo: me",
+        "3.11",
+    ):
         assert part in text
     assert "data:image/png;base64,iVBORw==" in text
     assert "Not the real model" not in text
@@ -62,7 +73,7 @@ def test_nothing_on_the_page_can_run_or_load() -> None:
     tags = Tags(page(result, title=EVIL, pictures=[picture], versions={EVIL: EVIL}, notes=[EVIL])).found
     assert not [tag for tag, _ in tags if tag in {"script", "iframe", "object", "link", "base"}]
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
-    assert [attributes["src"] for tag, attributes in tags if tag == "img" and attributes["src"]][0].startswith("data:")
+    assert next(attributes["src"] for tag, attributes in tags if tag == "img" and attributes["src"]).startswith("data:")
     assert len([tag for tag, _ in tags if tag == "img"]) == 1
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from comfy_cpu_client.prepare import FileInput, Prepared, prepare
 from comfy_cpu_core.errors import InputError, UsageError
 from comfy_cpu_core.plugins import Plugins, get_plugins
 from comfy_cpu_core.registry import get_registry
 from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, TargetType
-
-from comfy_cpu_client.prepare import FileInput, Prepared, prepare
 
 if TYPE_CHECKING:
     from comfy_cpu_core.workflow import Workflow

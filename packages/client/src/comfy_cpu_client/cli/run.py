@@ -62,7 +62,7 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Run a ComfyUI workflow on the CPU.
+    r"""Run a ComfyUI workflow on the CPU.
 
     WORKFLOW is a file as ComfyUI saved it, in UI or API format. Settings that need a GPU are changed, and every
     change is reported.
@@ -81,9 +81,7 @@ def run(
     files: dict[str, FileValue] = dict(parse_input_files(inputs))
     settings = parse_set(values)
     with Client(target, models=models) as client, show_progress(quiet=quiet) as on_event:
-        result = client.run(
-            workflow, inputs=files, set=settings, convert=convert, timeout_s=timeout, on_event=on_event
-        )
+        result = client.run(workflow, inputs=files, set=settings, convert=convert, timeout_s=timeout, on_event=on_event)
     saved = save_outputs(result.outputs, output) if result.outputs else []
     if as_json:
         print_json(_document(result, saved))

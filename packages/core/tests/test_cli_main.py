@@ -18,6 +18,7 @@ from typing import Any
 import click
 import pluggy
 import pytest
+
 from comfy_cpu_core import errors, hookspecs
 from comfy_cpu_core.cli import main
 from comfy_cpu_core.cli.main import build_cli
@@ -159,6 +160,21 @@ def test_help_lists_the_commands_and_the_exit_codes(call: Call, flag: str) -> No
     assert answer.code == 0
     assert "act  Do it." in answer.out
     assert "130 interrupted" in " ".join(answer.out.split())
+
+
+def test_the_help_of_every_command_is_laid_out() -> None:
+    root = build_cli()
+    todo: list[tuple[str, click.Command]] = [("comfy-cpu", root)]
+    seen = []
+    while todo:
+        path, found = todo.pop()
+        context = click.Context(found, info_name=path)
+        assert "\\b" not in found.get_help(context), f"{path}: a raw docstring, in which click finds no backspace"
+        seen.append(path)
+        if isinstance(found, click.Group):
+            children = [found.get_command(context, name) for name in found.list_commands(context)]
+            todo += [(f"{path} {child.name}", child) for child in children if child is not None]
+    assert {"comfy-cpu doctor", "comfy-cpu plugins list"} <= set(seen)
 
 
 def test_no_command_shows_the_help(call: Call) -> None:

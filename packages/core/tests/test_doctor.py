@@ -11,6 +11,7 @@ from typing import Any
 
 import pluggy
 import pytest
+
 from comfy_cpu_core import hookspecs
 from comfy_cpu_core.doctor import Check, Diagnosis, diagnose
 from comfy_cpu_core.doctor.check import format_bytes
@@ -283,14 +284,14 @@ def test_a_record_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
 def test_models_line_by_line() -> None:
     checks = check_models({"a": "verified", "b": "missing", "c": "wrong", "d": "partial", "e": "installed"})
     assert [(c.name, c.state) for c in checks] == [
-        ("models", "ok"),
+        ("models", "note"),
         ("model c", "missing"),
         ("model d", "missing"),
     ]
     assert checks[0].detail == "2 of 5 known models are here: a, e; not here: b"
     assert "models fetch" in checks[0].remedy
     assert_one_line_each(checks)
-    assert check_models({"a": "present"})[0].remedy == ""
+    assert check_models({"a": "present"}) == [Check("models", "ok", "1 of 1 known models are here: a")]
     assert check_models({"a": "missing"})[0].state == "missing"
     assert check_models({})[0].state == "note"
 

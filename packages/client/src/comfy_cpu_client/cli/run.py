@@ -62,7 +62,7 @@ def run(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    r"""Run a ComfyUI workflow on the CPU.
+    """Run a ComfyUI workflow on the CPU.
 
     WORKFLOW is a file as ComfyUI saved it, in UI or API format. Settings that need a GPU are changed, and every
     change is reported.
@@ -73,7 +73,7 @@ def run(
       comfy-cpu run workflow.json -i 1.image=photo.jpg -s 4.sensitivity=0.8 -o out --json
 
     `comfy-cpu models fetch --workflow WORKFLOW` gets the models that it needs.
-    """
+    """  # noqa: D301  # click needs a real backspace to keep the lines of a list
     from comfy_cpu_client.cli.progress import show_progress
     from comfy_cpu_client.client import Client, FileValue
     from comfy_cpu_client.save import save_outputs

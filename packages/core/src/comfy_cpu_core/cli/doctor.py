@@ -25,15 +25,14 @@ _COLOURS = {"ok": "green", "note": "cyan", "missing": "yellow", "problem": "red"
 @models_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(models: Path, as_json: bool) -> int:
-    r"""Say what this machine has for running workflows, and what is missing.
+    """Say what this machine has for running workflows, and what is missing.
 
     Each line is `ok`, a `note` (worth knowing, or optional), `missing` (something that you will want is not there or
     does not work) or a `problem`, with a hint on what to do. It asks the Hugging Face Hub whether it answers, for three
     seconds at most, and sends no token.
 
-    \b
-    Exit code: 0 if the shipped background-removal workflow can run here once
-    its models are fetched (no line is a `problem`), else 1.
+    Exit code: 0 if the shipped background-removal workflow can run here once its models are fetched, that is, if no
+    line is a `problem`; else 1.
     """
     from comfy_cpu_core.doctor import diagnose
     from comfy_cpu_core.plugins import get_plugins

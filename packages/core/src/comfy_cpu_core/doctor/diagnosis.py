@@ -88,7 +88,7 @@ def diagnose(
     known = _guarded("models", lambda: _models(plugins, tree), "problem")
     # After the questions to the plugins, because those may have shown that one is broken.
     checks += [*check_plugins(plugins.infos()), *nodes, *targets, check_tree(inspect_place(models)), *known]
-    checks += _guarded("Hugging Face Hub", lambda: _hub(probe), "missing")
+    checks += _guarded("Hugging Face Hub", lambda: _hub(probe), "missing", "check HF_ENDPOINT and the proxy variables")
     return Diagnosis(tuple(checks), resources)
 
 
@@ -124,14 +124,19 @@ def _hub(probe: Callable[[str], HubAnswer]) -> Check:
     return check_hub(hub_settings(), probe)
 
 
-def _guarded(name: str, look: Callable[[], Check | list[Check]], failure: State) -> list[Check]:
+def _guarded(
+    name: str,
+    look: Callable[[], Check | list[Check]],
+    failure: State,
+    remedy: str = "see `comfy-cpu plugins list`",
+) -> list[Check]:
     """Call a check that asks plugins or a library; whatever it raises (two plugins that contradict each other, a
     malformed HF_ENDPOINT) is a finding too, and no reason to stop.
     """
     try:
         found = look()
     except ComfyCpuError as error:
-        return [Check(name, failure, one_line(error), error.remedy or "")]
+        return [Check(name, failure, one_line(error), error.remedy or remedy)]
     except Exception as error:
-        return [Check(name, failure, one_line(f"{type(error).__name__}: {error}"), "see `comfy-cpu plugins list`")]
+        return [Check(name, failure, one_line(f"{type(error).__name__}: {error}"), remedy)]
     return found if isinstance(found, list) else [found]

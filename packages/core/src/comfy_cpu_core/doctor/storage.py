@@ -91,7 +91,7 @@ def check_models(states: Mapping[str, ModelState | None]) -> list[Check]:
     if absent:
         detail += f"; not here: {', '.join(absent)}"
     remedy = "fetch those that your workflow needs: `comfy-cpu models fetch ID`" if absent else ""
-    checks = [Check("models", "ok" if here else "missing", detail, remedy)]
+    checks = [Check("models", "missing" if not here else "note" if absent else "ok", detail, remedy)]
     for name, state in sorted(states.items()):
         if state == "partial":
             checks.append(Check(f"model {name}", "missing", "a part of it is here", f"`comfy-cpu models fetch {name}`"))

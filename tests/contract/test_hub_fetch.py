@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
+
 from comfy_cpu_core.errors import HubError, ModelCorrupt, ModelError
 from comfy_cpu_core.fetch import Fetchers, FetchReport, fetch_model
 from comfy_cpu_core.fetchers import FetcherType
@@ -21,7 +23,6 @@ from comfy_cpu_core.models import ModelFile, ModelSpec
 from comfy_cpu_core.records import read_record
 from comfy_cpu_core.tree import ModelTree
 from comfy_cpu_core.verify import model_state, verify_model
-from hub_server import HubServer
 
 REPO = "someone/cutout"
 WEIGHTS = bytes(range(256)) * 2400  # 614,400 bytes

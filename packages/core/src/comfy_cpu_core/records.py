@@ -90,11 +90,11 @@ def read_record(tree: ModelTree, model_id: str) -> Record | None:
                 for target, f in data["files"].items()
             },
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelCorrupt(
-            f"the record {path} of model {model_id} cannot be read: {error or type(error).__name__}",
+            f"the record {path} of model {model_id} cannot be read: {str(error) or type(error).__name__}",
             remedy="delete that file; the next `comfy-cpu models fetch` writes it anew",
         ) from error
 

@@ -37,7 +37,7 @@ def models() -> None:
 @models_option
 @_json
 def list_models(*, workflow: Path | None, models: Path, as_json: bool) -> None:
-    r"""List the models that the plugins know, and where each stands.
+    """List the models that the plugins know, and where each stands.
 
     \b
     verified   every file was hashed and is right
@@ -48,7 +48,7 @@ def list_models(*, workflow: Path | None, models: Path, as_json: bool) -> None:
     wrong      a file is not what it should be
 
     "unresolved" means that nobody has checked yet: the first fetch records what it gets.
-    """
+    """  # noqa: D301  # click needs a real backspace to keep the lines of a list
     from comfy_cpu_core.cli.progress import byte_size
     from comfy_cpu_core.plugins import get_plugins
     from comfy_cpu_core.records import pin, read_record
@@ -219,7 +219,7 @@ def _of_workflow(plugins: Plugins, workflow: Path) -> dict[str, ModelSpec]:
     from comfy_cpu_core.workflow import load
 
     found: dict[str, ModelSpec] = {}
-    for need in models_for_prompt(load(workflow, get_registry().signatures).nodes, plugins):
+    for need in models_for_prompt(load(workflow, get_registry().signatures).nodes.values(), plugins):
         if need.spec is not None:
             found[need.spec.id] = need.spec
             continue

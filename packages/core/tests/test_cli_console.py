@@ -7,6 +7,7 @@ import json
 import sys
 
 import pytest
+
 from comfy_cpu_core.cli.console import note, print_error, print_json, print_table, print_warning
 
 

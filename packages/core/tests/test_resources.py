@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
 from comfy_cpu_core.errors import InputError
 from comfy_cpu_core.resources import THREADS_VARIABLE, Resources, detect, get_resources, thread_environment
 from comfy_cpu_core.resources.detect import ProcessFacts, read_resources
@@ -131,6 +132,19 @@ def test_v2_path_that_is_not_below_the_mount(read: Read, path: str) -> None:
     assert found.memory_limit_bytes == GIB
 
 
+def test_dots_in_a_path_never_lead_out_of_the_mount(read: Read) -> None:
+    found = read(
+        {
+            "proc/self/cgroup": "0::/../other",
+            "proc/self/mountinfo": V2_MOUNT,
+            "sys/fs/other/cpu.max": "100000 100000",
+            "sys/fs/cpu.max": "200000 100000",
+            "sys/fs/cgroup/cpu.max": "300000 100000",
+        }
+    )
+    assert found.cpus == 3
+
+
 def test_v2_mount_that_shows_only_a_part_of_the_tree(read: Read) -> None:
     # without a cgroup namespace the mount's root is the container's group as the host names it
     found = read(
@@ -204,6 +218,18 @@ def test_v1_without_limits(read: Read) -> None:
     assert (found.cpus, found.cpu_quota, found.threads_source) == (8, None, "host")
     assert found.memory_limit_bytes == 32 * GIB
     assert found.memory_available_bytes == 16 * GIB  # what /proc/meminfo says is available
+
+
+def test_v1_no_limit_is_no_limit_where_the_physical_memory_is_unknown_too(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "5:memory:/",
+            "proc/self/mountinfo": v1_mount("memory"),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": NO_LIMIT_V1,
+        },
+    )
+    assert read_resources(tmp_path, ProcessFacts(None, 1, "x86_64"), {}).memory_limit_bytes is None
 
 
 def test_hybrid(read: Read) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from comfy_cpu_core.resources.cgroups import parse_cgroup_paths, parse_cpu_max, parse_mounts
 from comfy_cpu_core.resources.cpu import ARM_SETS, X86_SETS, parse_cpuinfo
 from comfy_cpu_core.resources.files import parse_cpu_list, parse_size
-from hypothesis import given
-from hypothesis import strategies as st
 
 cpu_sets = st.frozensets(st.integers(0, 300), min_size=1)
 anything = st.one_of(st.none(), st.text(), st.text("0123456789-, :/.max\n\\"))

@@ -17,7 +17,11 @@ from pathlib import Path
 from comfy_cpu_client import Client, ReportPicture, render_report
 from comfy_cpu_client.cli.progress import show_progress
 from comfy_cpu_core.cli.console import note, print_error, print_warning
+from comfy_cpu_core.cli.progress import file_progress
 from comfy_cpu_core.errors import ComfyCpuError, HubError
+from comfy_cpu_core.fetch import Fetchers, fetch_model
+from comfy_cpu_core.needs import known_models
+from comfy_cpu_core.plugins import get_plugins
 from comfy_cpu_core.results import Output, Result
 from comfy_cpu_core.tree import ModelTree, default_models_dir
 
@@ -76,7 +80,10 @@ def real_or_stand_in_models(scratch: Path) -> Path:
 
 def fetch_ben2(tree: ModelTree) -> None:
     """Get BEN2's weights from the Hub into the user's model tree, as ``comfy-cpu models fetch`` does."""
-    raise HubError("not wired yet")
+    plugins = get_plugins()
+    spec = known_models(plugins)[BEN2]
+    with file_progress() as shown:
+        fetch_model(spec, tree, Fetchers.of(plugins), progress=shown.fetching, checking=shown.checking, note=shown.note)
 
 
 def cut_out(photo: Path, models: Path) -> Result:

@@ -18,6 +18,7 @@ from comfy_cpu_nodes.nodes.resize import (
 )
 from comfy_cpu_nodes.nodes.safety import NudeNetSafetyChecker
 from comfy_cpu_nodes.nodes.save import SaveImageNoMetadata
+from comfy_cpu_nodes.nodes.text import ShowText
 
 __all__ = ["NODES", "NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 
@@ -75,6 +76,7 @@ NODES: tuple[NodeClass, ...] = (
         "look for nudity in every picture of a batch",
         requires=f"{_ONNX}; the model nudenet-320n",
     ),
+    NodeClass("ShowText|pysssss", ShowText, "Show Text", "show a text as an output"),
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.class_type: node.cls for node in NODES}

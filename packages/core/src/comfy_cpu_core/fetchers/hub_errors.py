@@ -144,11 +144,11 @@ def _host(endpoint: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What the operating system or the TLS library said."""
+    """What the operating system or the TLS library said; never a URL, which may be a signed one."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-    return str(error).partition("\n")[0]
+    return re.sub(r"\S+://\S*", "…", str(error).partition("\n")[0])
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,0 +1,249 @@
+"""Loaded models: one cache for the whole process, with a budget of memory.
+
+A model is used inside a *lease*. While leased it stays in memory; between leases the cache may drop it to stay within
+its budget, the least recently used first, and the next lease loads it again. The cache knows nothing of how models
+work: it keeps anything that is a `Resident`, under any key.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar, cast
+
+from comfy_cpu_core.errors import InputError, ModelError
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "LoadedModel",
+    "ModelCache",
+    "ModelKey",
+    "Resident",
+    "cache_budget",
+    "loaded_models",
+    "model_cache",
+    "release_models",
+]
+
+#: The environment variable that sets the budget by hand, in bytes; 0 keeps nothing between uses.
+CACHE_VARIABLE = "COMFY_CPU_CACHE_BYTES"
+
+#: The share of the memory that this process may use which goes to models that nobody is using just now. The rest is
+#: for images, for working memory and for the peak while a model loads.
+_SHARE = 0.5
+
+
+class Resident(Protocol):
+    """A model in memory. Its methods are called while nobody uses it, but for `memory_bytes`."""
+
+    def memory_bytes(self) -> int:
+        """How much memory it holds, as well as it knows."""
+
+    def trim(self) -> None:
+        """Give back what it only needs while it works; the next use may be slower once."""
+
+    def close(self) -> None:
+        """Give back everything."""
+
+
+T = TypeVar("T", bound=Resident)
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """What tells one loaded model from another: a file that was replaced is another model.
+
+    Attributes:
+        path: the file.
+        size, mtime_ns: as they were when the file was looked at.
+        runtime: what runs it: ``openvino``, ``onnxruntime``, ….
+        precision: what it computes in.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+    runtime: str
+    precision: str
+
+    @classmethod
+    def of(cls, path: Path, *, runtime: str, precision: str) -> ModelKey:
+        """The key of a file as it is now.
+
+        Raises:
+            ModelError: it cannot be looked at.
+        """
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
+        return cls(path.absolute(), status.st_size, status.st_mtime_ns, runtime, precision)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What `loaded_models` tells of one model."""
+
+    key: Hashable
+    memory_bytes: int
+    in_use: bool
+
+
+@dataclass
+class _Entry(Generic[T]):
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while loading: two threads load once
+    resident: T | None = None
+    users: int = 0
+
+
+class ModelCache:
+    """Models by key, within a budget. Safe to use from several threads.
+
+    Args:
+        budget: how many bytes the models may hold together, asked each time; None for no limit. A model in use is
+            never dropped, so that what is in use may exceed it.
+    """
+
+    def __init__(self, budget: Callable[[], int | None]) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Hashable, _Entry[Resident]] = OrderedDict()
+
+    @contextmanager
+    def lease(self, key: Hashable, load: Callable[[], T], *, expected_bytes: int = 0) -> Iterator[T]:
+        """Use the model of that key inside the block, loading it if it is not in memory.
+
+        Args:
+            key: what tells it from others.
+            load: loads it; called with no lock held that other keys need.
+            expected_bytes: how much memory it will hold, to make room before it loads.
+
+        Raises:
+            Exception: what `load` raises; nothing is kept then, and the next lease tries again.
+        """
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            entry.users += 1
+        try:
+            with entry.lock:
+                if entry.resident is None:
+                    self._make_room(expected_bytes)
+                    entry.resident = load()
+            yield cast(T, entry.resident)
+        finally:
+            with self._lock:
+                entry.users -= 1
+                if entry.resident is None and entry.users == 0:
+                    del self._entries[key]
+            self._make_room(0)
+
+    def release(self, *, drop: bool) -> list[Hashable]:
+        """Give memory back that models hold which nobody uses now.
+
+        Args:
+            drop: drop the models; otherwise they only give back what they need while they work.
+
+        Returns:
+            The keys of the models that gave something back.
+        """
+        with self._lock:
+            idle = [key for key, entry in self._entries.items() if not entry.users]
+            entries = {key: self._entries.pop(key) if drop else self._entries[key] for key in idle}
+            if not drop:  # nobody may start to use it while it trims
+                return [key for key in entries if _trim(entries[key])]
+        for entry in entries.values():
+            _close(entry)
+        return idle
+
+    def models(self) -> list[LoadedModel]:
+        """What is in memory now, the least recently used first."""
+        with self._lock:
+            return [
+                LoadedModel(key, entry.resident.memory_bytes(), entry.users > 0)
+                for key, entry in self._entries.items()
+                if entry.resident is not None
+            ]
+
+    def _make_room(self, wanted: int) -> None:
+        budget = self._budget()
+        if budget is None:
+            return
+        dropped = []
+        with self._lock:
+            sizes = {key: e.resident.memory_bytes() for key, e in self._entries.items() if e.resident is not None}
+            excess = sum(sizes.values()) + wanted - budget
+            for key, size in sizes.items():
+                if excess <= 0:
+                    break
+                if not self._entries[key].users:
+                    dropped.append(self._entries.pop(key))
+                    excess -= size
+        for entry in dropped:
+            _close(entry)
+
+
+def _trim(entry: _Entry[Resident]) -> bool:
+    if entry.resident is None:
+        return False
+    entry.resident.trim()
+    return True
+
+
+def _close(entry: _Entry[Resident]) -> None:
+    if entry.resident is not None:
+        entry.resident.close()
+        entry.resident = None
+
+
+def cache_budget(environ: Mapping[str, str], memory_limit_bytes: int | None) -> int | None:
+    """How much memory loaded models may hold: ``COMFY_CPU_CACHE_BYTES``, else half of what the process may use.
+
+    Raises:
+        InputError: the variable is not a number of bytes.
+    """
+    text = environ.get(CACHE_VARIABLE, "").strip()
+    if not text:
+        return int(memory_limit_bytes * _SHARE) if memory_limit_bytes is not None else None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise InputError(
+            f"{CACHE_VARIABLE} is {text!r}, which is not a number of bytes",
+            remedy="set it to a whole number, such as 4000000000, or unset it to use half of the memory",
+        )
+    return int(text)
+
+
+def _budget_now() -> int | None:
+    from comfy_cpu_core.resources import get_resources
+
+    return cache_budget(os.environ, get_resources().memory_limit_bytes)
+
+
+@lru_cache(maxsize=1)
+def model_cache() -> ModelCache:
+    """The cache of this process."""
+    return ModelCache(_budget_now)
+
+
+def release_models(aggressive: bool = False) -> list[Hashable]:
+    """Give back memory that loaded models hold, but for those in use.
+
+    Args:
+        aggressive: drop the models, so that the next use loads them again; otherwise they stay, and give back only
+            the memory that they need while they work.
+
+    Returns:
+        The keys (`ModelKey`) of the models that gave something back.
+    """
+    return model_cache().release(drop=aggressive)
+
+
+def loaded_models() -> list[LoadedModel]:
+    """The models that are in memory now, the least recently used first."""
+    return model_cache().models()

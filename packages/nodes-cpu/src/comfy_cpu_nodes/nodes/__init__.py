@@ -6,7 +6,6 @@ One table says it all; the two mappings that ComfyUI looks for come from it.
 from __future__ import annotations
 
 from comfy_cpu_core.nodes import NodeClass
-
 from comfy_cpu_nodes.nodes.background import Ben2RawMask, Ben2RemoveBackground
 from comfy_cpu_nodes.nodes.memory import FreeVram, FreeVramAutomatic, FreeVramInline, VramMonitor, VramMonitorInline
 from comfy_cpu_nodes.nodes.resize import (

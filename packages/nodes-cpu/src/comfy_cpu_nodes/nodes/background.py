@@ -161,7 +161,7 @@ def _scores(model: OnnxModel, picture: Pixels) -> FloatArray:
     planes = to_planes(resize(picture, (side[1], side[0]), "bilinear"))
     # Cast first: the real model answers in float16, too coarse to interpolate in.
     answer = np.asarray(model.run({source.name: planes})[model.outputs[0].name], np.float32)
-    if answer.ndim < 2 or answer.size != answer.shape[-2] * answer.shape[-1]:
+    if answer.ndim < 2 or not answer.size == answer.shape[-2] * answer.shape[-1] > 0:
         raise host.node_error(f"BEN2 gave an answer of shape {answer.shape}, not one mask")
     if not np.isfinite(answer).all():
         raise host.node_error("BEN2 gave a mask with values that are no numbers")

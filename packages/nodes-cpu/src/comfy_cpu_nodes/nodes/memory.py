@@ -1,8 +1,8 @@
 """Nodes that free memory or report on it.
 
 Workflows made on a GPU use them between heavy steps. Here they act on main memory, and only `unload_models` drops
-models: a model that stays loaded is what makes the next run fast. They run every time: what they do and say depends on
-the moment, not on their inputs.
+models: a model that stays loaded is what makes the next run fast. All of them run every time, because what they do and
+say depends on the moment, not on their inputs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def _details() -> tuple[str, dict[str, Any]]:
 
 
 def _free(mode: str, unload_models: bool) -> None:
-    if unload_models:
-        from comfy_cpu_nodes.runtimes import release_models
+    from comfy_cpu_nodes.runtimes import release_models
 
-        release_models(aggressive=mode == "aggressive")
     if mode == "aggressive":
         gc.collect()
+    # Without unload_models a loaded model gives back only what it needs while it works.
+    release_models(aggressive=unload_models)
     host.free_comfyui_memory(unload_models=unload_models)
 
 
@@ -48,7 +48,6 @@ def _describe(show_details: bool, label: str = "") -> str:
     lines = [f"{label}Running in CPU mode (no VRAM)"]
     if show_details:
         from comfy_cpu_core.resources import detect
-
         from comfy_cpu_nodes.runtimes import loaded_models
 
         resources = detect()
@@ -56,7 +55,8 @@ def _describe(show_details: bool, label: str = "") -> str:
             lines.append(f"  Memory available: {resources.memory_available_bytes / _GIB:.2f} GiB")
         if resources.memory_limit_bytes is not None:
             lines.append(f"  Memory limit: {resources.memory_limit_bytes / _GIB:.2f} GiB")
-        lines += [f"  Loaded model: {model.name}" for model in loaded_models()]
+        loaded = loaded_models()
+        lines.append(f"  Loaded models: {len(loaded)} ({sum(model.memory_bytes for model in loaded) / _GIB:.2f} GiB)")
     return "\n".join(lines)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from comfy_cpu_core.errors import ModelMissing
 
+from comfy_cpu_core.errors import ModelMissing
 from comfy_cpu_nodes import host
 from comfy_cpu_nodes.arrays import FloatArray, to_numpy
 from comfy_cpu_nodes.ops import detect

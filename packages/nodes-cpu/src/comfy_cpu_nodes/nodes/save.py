@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from comfy_cpu_core.errors import NodeError
-
 from comfy_cpu_nodes import host
 from comfy_cpu_nodes.arrays import to_numpy
 from comfy_cpu_nodes.ops.pixels import to_pil, to_pixels

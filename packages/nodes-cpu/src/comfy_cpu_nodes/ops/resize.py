@@ -53,13 +53,13 @@ def scaled_size(size: Size, factor: float) -> Size:
 
 def resize(frame: Pixels, size: Size, interpolation: str) -> Pixels:
     """The frame at exactly that size. Colours of RGBA are weighted with alpha, as PIL does."""
-    return from_pil(to_pil(frame).resize(size, _FILTERS[interpolation]))
+    return from_pil(to_pil(frame).resize(size, _filter(interpolation)))
 
 
 def fit(frame: Pixels, size: Size, interpolation: str) -> Pixels:
     """The frame made smaller, aspect kept, until it lies inside `size`; never made larger."""
     image = to_pil(frame)
-    image.thumbnail(size, _FILTERS[interpolation])
+    image.thumbnail(size, _filter(interpolation))
     return from_pil(image)
 
 
@@ -70,13 +70,19 @@ def fill(frame: Pixels, size: Size, interpolation: str) -> Pixels:
     left, top = corner
     right, bottom = left + size[0], top + size[1]
     image = to_pil(frame)
-    chosen = _FILTERS[interpolation]
+    chosen = _filter(interpolation)
     if scaled[0] * scaled[1] <= _MAX_SCALED_PIXELS:
         return from_pil(image.resize(scaled, chosen).crop((left, top, right, bottom)))
     # A strip of 1×5000 would grow to gigabytes: resample the visible part only, at most a level or two away.
     x, y = width / scaled[0], height / scaled[1]
     box = (left * x, top * y, min(right * x, width), min(bottom * y, height))
     return from_pil(image.resize(size, chosen, box=box))
+
+
+def _filter(name: str) -> Image.Resampling:
+    if name not in _FILTERS:
+        raise ValueError(f"interpolation {name!r} is none of {', '.join(_FILTERS)}")
+    return _FILTERS[name]
 
 
 def _covering(size: Size, target: Size) -> tuple[Size, tuple[int, int]]:

@@ -86,7 +86,10 @@ def load_matrix() -> list[list[float]]:
             remedy=f"fetch it with `comfy-cpu models fetch {SEPIA.id}`",
         )
     try:
-        return [[float(value) for value in row] for row in json.loads(path.read_bytes())["matrix"]]
+        matrix = [[float(value) for value in row] for row in json.loads(path.read_bytes())["matrix"]]
+        if [len(row) for row in matrix] != [3, 3, 3]:
+            raise ValueError("not three by three")
+        return matrix
     except (KeyError, TypeError, ValueError) as error:
         raise ModelCorrupt(f"{path} holds no colour matrix", remedy="fetch it again") from error
 

@@ -19,11 +19,10 @@ FULL_PIPELINE = WORKFLOWS / "BG_remove_BEN2_simple_1st.json"
 
 
 def assert_cut_out(path: Path, size: tuple[int, int]) -> None:
-    picture = Image.open(path)
-    assert picture.mode == "RGBA"
-    assert picture.size == size
-    lowest, highest = picture.getchannel("A").getextrema()
-    assert (lowest, highest) == (0, 255)
+    with Image.open(path) as picture:
+        assert picture.mode == "RGBA"
+        assert picture.size == size
+        assert picture.getchannel("A").getextrema() == (0, 255)
 
 
 def test_the_real_workflow_runs_unchanged(cli: Any, stand_in_models: Path, tmp_path: Path) -> None:
@@ -125,7 +124,8 @@ def test_the_demo_writes_its_four_files(demo: tuple[subprocess.CompletedProcess[
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {"cutout.png", "mask.png", "result.json", "report.html"}
     assert_cut_out(out / "cutout.png", (512, 512))
-    assert Image.open(out / "mask.png").size == (512, 512)
+    with Image.open(out / "mask.png") as mask:
+        assert mask.size == (512, 512)
 
 
 def test_the_demo_says_loudly_that_it_used_a_stand_in(

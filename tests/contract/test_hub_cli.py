@@ -76,10 +76,7 @@ def test_list_fetch_verify(comfy_cpu: CommandLine, commit: str) -> None:
     ("place", "fault", "said"),
     [
         ("api", {"status": 401}, "(401)"),
-        ("resolve", {"status": 403, "headers": {"X-Error-Code": "GatedRepo"}}, "is gated"),
-        ("api", {"status": 404}, "there is no repository"),
         ("api", {"status": 429, "headers": {"Retry-After": "7"}}, "too many"),
-        ("cdn", {"status": 500}, "has a problem of its own (500)"),
         ("cdn", {"die_after": 0}, "broke off in the middle of model.onnx"),
         ("cdn", {"corrupt": True}, "was thrown away"),
     ],
@@ -133,7 +130,7 @@ def test_the_others_are_fetched_when_one_fails(comfy_cpu: CommandLine, commit: s
 
 def test_two_fetches_at_once_fetch_once(comfy_cpu: CommandLine, hub: HubServer, commit: str) -> None:
     comfy_cpu.knows(model())
-    hub.fault("cdn", delay_s=0.05)  # the whole file takes about two seconds
+    hub.fault("cdn", delay_s=0.03)  # the whole file takes about a second
 
     with comfy_cpu.start("models", "fetch", "cutout") as first:
         until(lambda: hub.bytes_sent() > 0)
@@ -152,7 +149,7 @@ def test_killed_and_started_again(
     comfy_cpu: CommandLine, hub: HubServer, commit: str, blow: signal.Signals, code: int
 ) -> None:
     comfy_cpu.knows(model())
-    hub.fault("cdn", delay_s=0.05)
+    hub.fault("cdn", delay_s=0.03)
     with comfy_cpu.start("models", "fetch", "cutout") as process:
         until(lambda: hub.bytes_sent() > 300_000)
         process.send_signal(blow)

@@ -104,6 +104,8 @@ def test_pinned_revision(hub: HubServer, commit: str, tree: ModelTree, fetch: Ca
         ("GET", "resolve"),
     ]
     assert hub.bytes_sent() == len(WEIGHTS) + len(CONFIG)
+    # Compressed, a body could neither be counted nor resumed.
+    assert {seen.accept_encoding for seen in hub.seen if seen.sent} == {"identity"}
 
 
 def test_what_is_there_and_right_is_not_asked_for(
@@ -286,9 +288,15 @@ def test_the_beginning_of_another_commit_is_not_taken_up(
     hub.seen.clear()
     later = publish(hub, weights=WEIGHTS[::-1])
 
-    assert fetch(spec()).revision == later
+    lying: set[str] = set()
+
+    def look(target: str, done: int, total: int | None) -> None:
+        lying.update(path.name for path in tree.root.glob(".comfy-cpu/staging/cutout/*"))
+
+    assert fetch(spec(), progress=look).revision == later
 
     assert hub.ranges() == []
+    assert lying == {f"hf-{later}"}
     assert tree.path("cutout/model.onnx").read_bytes() == WEIGHTS[::-1]
 
 

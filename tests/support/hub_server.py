@@ -36,7 +36,7 @@ class Seen:
 
     Attributes:
         place: ``api``, ``resolve`` or ``cdn``; ``other`` for what is none of them.
-        authorization, range: these headers, None if not sent.
+        authorization, range, accept_encoding: these headers, None if not sent.
         sent: bytes of a file's content that were sent so far.
     """
 
@@ -46,6 +46,7 @@ class Seen:
     status: int
     authorization: str | None
     range: str | None
+    accept_encoding: str | None
     sent: int = 0
 
 
@@ -358,6 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
             status=status,
             authorization=self.headers.get("Authorization"),
             range=self.headers.get("Range"),
+            accept_encoding=self.headers.get("Accept-Encoding"),
         )
         self.hub._note(seen)
         return seen

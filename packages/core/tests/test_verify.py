@@ -142,5 +142,6 @@ def test_a_model_in_an_installed_package(tree: ModelTree, tmp_path: Path, monkey
     assert check(packaged, tree).path == folder / "a"
     assert check(packaged, tree).state == "ok"
     assert check(packaged, tree, installed=False).state == "missing"
+    assert not tree.root.exists()
     (folder / "a").write_bytes(b"WEIGHTS")
     assert check(packaged, tree, full=True).state == "wrong hash"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
-from comfy_cpu_core.fetchers import Fetcher, FetcherType
 from comfy_cpu_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from comfy_cpu_core.fetchers import Fetcher, FetcherType
 
 
 @hookimpl
@@ -25,6 +28,8 @@ def comfy_cpu_commands() -> Iterable[click.Command]:
 @hookimpl
 def comfy_cpu_fetchers() -> Iterable[FetcherType]:
     """The Hub, installed packages, directories."""
+    from comfy_cpu_core.fetchers import FetcherType
+
     return [
         FetcherType("hf", open=_hub, online=True, summary="the Hugging Face Hub"),
         FetcherType("package", open=_package, online=False, summary="an installed Python package"),

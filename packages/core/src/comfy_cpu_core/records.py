@@ -156,9 +156,11 @@ class HashCache:
         return None
 
     def put(self, path: Path, sha256: str) -> None:
-        """Note the hash of that file as it is now. A tree that cannot be written goes without."""
+        """Note the hash of that file as it is now. A tree that is not there or cannot be written goes without."""
         stat = path.stat()
         self._known[self._key(path)] = [stat.st_size, stat.st_mtime_ns, sha256]
+        if not self._root.is_dir():
+            return
         try:
             write_json(self._path, self._known)
         except OSError:

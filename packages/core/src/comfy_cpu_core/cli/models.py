@@ -197,7 +197,7 @@ def _choose(plugins: Plugins, ids: Iterable[str], workflow: Path | None, *, ever
 
     Raises:
         UsageError: no plugin knows a model of that name.
-        ModelMissing: nothing but models that nobody knows is needed.
+        WorkflowError: the workflow cannot be read.
     """
     from comfy_cpu_core.errors import UsageError
     from comfy_cpu_core.needs import known_models

@@ -20,10 +20,11 @@ from comfy_cpu_nodes.runtimes.onnx import (
     installed_onnx_runtimes,
     load_onnx,
 )
-from comfy_cpu_nodes.runtimes.onnx_metadata import STAND_IN_KEY, is_stand_in, read_metadata
+from comfy_cpu_nodes.runtimes.onnx_metadata import PRECISION_KEY, STAND_IN_KEY, is_stand_in, read_metadata
 
 __all__ = [
     "CACHE_VARIABLE",
+    "PRECISION_KEY",
     "PRECISION_VARIABLE",
     "RUNTIME_VARIABLE",
     "STAND_IN_KEY",

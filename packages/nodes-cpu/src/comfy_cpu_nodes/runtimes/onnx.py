@@ -21,7 +21,7 @@ from comfy_cpu_core.errors import ComfyCpuError, InputError, ModelCorrupt, Model
 from comfy_cpu_core.results import ModelUse
 from comfy_cpu_nodes.runtimes._session import Array, Session, TensorInfo
 from comfy_cpu_nodes.runtimes.cache import ModelKey, model_cache
-from comfy_cpu_nodes.runtimes.onnx_metadata import is_stand_in, read_metadata
+from comfy_cpu_nodes.runtimes.onnx_metadata import is_stand_in, needs_f32, read_metadata
 
 __all__ = [
     "PRECISION_VARIABLE",
@@ -137,7 +137,7 @@ def load_onnx(path: Path, *, name: str, precision: Precision = "auto") -> OnnxMo
     Args:
         path: the file.
         name: what messages and results call it: its path inside the model tree.
-        precision: ``f32`` for models that bfloat16 is too coarse for.
+        precision: ``f32`` for models that bfloat16 is too coarse for; a file may ask for it by itself (`PRECISION_KEY`).
 
     Raises:
         ModelMissing: there is no such file.
@@ -149,7 +149,9 @@ def load_onnx(path: Path, *, name: str, precision: Precision = "auto") -> OnnxMo
         raise ModelMissing(f"model file {path} does not exist", remedy="fetch it with `comfy-cpu models fetch`")
     if not path.is_file():
         raise ModelCorrupt(f"model file {path} is not a file", remedy=_VERIFY)
-    stand_in = is_stand_in(read_metadata(path))
+    notes = read_metadata(path)
+    if needs_f32(notes):
+        precision = "f32"
     runtime = _choose_runtime(os.environ.get(RUNTIME_VARIABLE, ""))
     threads, computes_in = _settings(runtime, precision, os.environ.get(PRECISION_VARIABLE, ""))
     key = ModelKey.of(path, runtime=runtime, precision=computes_in)
@@ -163,7 +165,7 @@ def load_onnx(path: Path, *, name: str, precision: Precision = "auto") -> OnnxMo
         return session
 
     with model_cache().lease(key, load, expected_bytes=2 * key.size) as session:
-        model = OnnxModel(name, key, session, threads=threads, stand_in=stand_in)
+        model = OnnxModel(name, key, session, threads=threads, stand_in=is_stand_in(notes))
     _tell_run(model, spent)
     return model
 

@@ -15,10 +15,13 @@ from typing import BinaryIO
 
 from comfy_cpu_core.errors import ModelCorrupt, ModelError
 
-__all__ = ["STAND_IN_KEY", "is_stand_in", "read_metadata"]
+__all__ = ["PRECISION_KEY", "STAND_IN_KEY", "is_stand_in", "needs_f32", "read_metadata"]
 
 #: The note that marks a model which only imitates the real one; its value is ``true``.
 STAND_IN_KEY = "comfy_cpu.stand_in"
+
+#: The note that says what a model must compute in; its value is ``f32`` where bfloat16 is too coarse.
+PRECISION_KEY = "comfy_cpu.precision"
 
 _IR_VERSION, _GRAPH, _METADATA = 1, 7, 14  # fields of ModelProto
 _KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
@@ -54,6 +57,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 def is_stand_in(metadata: dict[str, str]) -> bool:
     """Whether the notes mark a stand-in."""
     return metadata.get(STAND_IN_KEY, "").lower() == "true"
+
+
+def needs_f32(metadata: dict[str, str]) -> bool:
+    """Whether the notes say that bfloat16 is too coarse for the model."""
+    return metadata.get(PRECISION_KEY, "").lower() == "f32"
 
 
 def _read_model(file: BinaryIO, size: int) -> dict[str, str]:

@@ -112,6 +112,7 @@ def write(result: Result, photo: Path, directory: Path) -> None:
         pictures=pictures,
         versions=versions(),
         notes=[PHOTO_SOURCE] if photo == PHOTO else [],
+        headings={"10": "Safety check by NudeNet"},
     )
     (directory / "report.html").write_text(page)
     note(f"{result.status} in {result.execution_seconds:.1f} s; see {directory / 'report.html'}")

@@ -55,8 +55,17 @@ def test_everything_of_the_run_is_on_the_page() -> None:
 
 
 def test_a_stand_in_is_said_loudly() -> None:
-    text = page(Result("completed", models=[ModelUse("b.onnx", "openvino", "f32", 2, stand_in=True)]))
+    model = ModelUse("b.onnx", "openvino", "f32", 2, stand_in=True)
+    text = page(Result("completed", models=[model], warnings=["b.onnx is a STAND-IN", "mind the gap"]))
     assert "Not the real model" in text
+    assert "mind the gap" in text
+    assert "STAND-IN" not in text, "it is said once"
+
+
+def test_texts_have_headings() -> None:
+    result = Result("completed", outputs=[Output("9", "ShowText", "text", "t.txt", "text/plain", b"hello")])
+    assert ">ShowText <" in page(result)
+    assert ">A caption <" in page(result, headings={"9": "A caption"})
 
 
 def test_nothing_on_the_page_can_run_or_load() -> None:

@@ -40,6 +40,14 @@ def test_a_name_never_leaves_the_directory(name: str, output: Output, tmp_path: 
     assert saved.path == tmp_path / "out" / "up.png"
 
 
+@pytest.mark.parametrize(
+    ("subfolder", "where"), [("a/b", "a/b"), ("../up", "up"), ("/etc", "etc"), ("a/../../b", "a/b"), ("", ".")]
+)
+def test_subfolders_are_kept_inside_the_directory(subfolder: str, where: str, output: Output, tmp_path: Path) -> None:
+    (saved,) = save_outputs([replace(output, subfolder=subfolder)], tmp_path / "out")
+    assert saved.path == tmp_path / "out" / where / "out_00001_.png"
+
+
 def test_a_directory_that_cannot_be_written(output: Output, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write") as caught:

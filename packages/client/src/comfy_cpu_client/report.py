@@ -55,6 +55,7 @@ def render_report(
     pictures: Sequence[ReportPicture],
     versions: Mapping[str, str],
     notes: Sequence[str] = (),
+    headings: Mapping[str, str] | None = None,
 ) -> str:
     """Render a result as a self-contained HTML page.
 
@@ -64,15 +65,20 @@ def render_report(
         pictures: what to show, in order: the input first, as a rule.
         versions: name → version of what made the result.
         notes: lines below the heading: where a photo comes from, and the like.
+        headings: node id → what to call the text that this node shows; its class_type if it is not named here.
 
     Everything that comes from a workflow or a file is escaped.
     """
+    stand_ins = [model for model in result.models if model.stand_in]
     longest = max((timing.seconds for timing in result.timings), default=0.0) or 1.0
     return _template().render(
         result=result,
         title=title,
         pictures=pictures,
         texts=[output for output in result.outputs if output.kind in {"text", "json"}],
+        headings=headings or {},
+        # The page says in its own words, and larger, that a stand-in was used.
+        warnings=[text for text in result.warnings if not any(model.name in text for model in stand_ins)],
         bars=[_Bar(timing, 100 * timing.seconds / longest) for timing in result.timings],
         changes=(result.changes or {}).get("changes", ()),
         converted=result.changes is not None,

@@ -21,9 +21,9 @@ class SavedOutput:
 
 
 def save_outputs(outputs: Iterable[Output], directory: Path) -> list[SavedOutput]:
-    """Write outputs under their own names into a directory (made if need be).
+    """Write outputs under their own names into a directory (made if need be), in the subfolders that nodes chose.
 
-    A file that is there already is never overwritten: a number is added to the name, unless the bytes are the same.
+    Whatever a name or a subfolder says, nothing is written outside the directory. A file that is there already is never overwritten: a number is added to the name, unless the bytes are the same.
 
     Raises:
         InputError: the directory or a file in it cannot be written.
@@ -32,7 +32,7 @@ def save_outputs(outputs: Iterable[Output], directory: Path) -> list[SavedOutput
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for output in outputs:
-            path = _write(directory, PurePosixPath(output.filename).name or "output", output.data)
+            path = _write(_subfolder(directory, output), PurePosixPath(output.filename).name or "output", output.data)
             saved.append(SavedOutput(output, path))
     except OSError as error:
         raise InputError(
@@ -40,6 +40,13 @@ def save_outputs(outputs: Iterable[Output], directory: Path) -> list[SavedOutput
             remedy="name a directory that you may write to with --output",
         ) from None
     return saved
+
+
+def _subfolder(directory: Path, output: Output) -> Path:
+    parts = [part for part in PurePosixPath(output.subfolder).parts if part not in {"/", "..", "."}]
+    folder = directory.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _write(directory: Path, name: str, data: bytes) -> Path:

@@ -157,6 +157,7 @@ class NodeClass:
         display_name: what a person reads.
         summary: one line for ``nodes list``.
         requires: what the class needs beyond the distribution that brings it, for ``nodes list`` (may be empty).
+        extras: extras of that distribution; with any one of them the class can run. Empty if it needs none.
     """
 
     class_type: str
@@ -164,6 +165,7 @@ class NodeClass:
     display_name: str
     summary: str = ""
     requires: str = ""
+    extras: tuple[str, ...] = ()
 
     @property
     def signature(self) -> NodeSignature:

@@ -31,13 +31,22 @@ class ModelTree:
 
     Attributes:
         root: its directory; need not exist.
+        elsewhere: top-level folders that are looked for in other places than below `root`: (name, directories), the
+            first directory goes before the others. A ComfyUI's ``extra_model_paths.yaml`` says so.
     """
 
     root: Path
+    elsewhere: tuple[tuple[str, tuple[Path, ...]], ...] = ()
+
+    def places(self, folder: str) -> tuple[Path, ...]:
+        """The directories that hold the files of a top-level folder (``ben2_onnx``), in order; need not exist."""
+        return dict(self.elsewhere).get(folder) or (self.root / folder,)
 
     def path(self, target: str) -> Path:
-        """Where the file with that path in the tree (``ben2_onnx/BEN2_Base.onnx``) is or would be."""
-        return self.root.joinpath(*PurePosixPath(target).parts)
+        """Where the file or directory with that path in the tree (``ben2_onnx/BEN2_Base.onnx``) is or would be."""
+        folder, *rest = PurePosixPath(target).parts
+        candidates = [place.joinpath(*rest) for place in self.places(folder)]
+        return next((path for path in candidates if path.exists()), candidates[0])
 
     def has(self, target: str) -> bool:
         """Whether that file is there."""
@@ -59,12 +68,14 @@ class ModelTree:
 
     def files(self, folder: str, suffixes: Iterable[str]) -> list[str]:
         """The files below a folder of the tree, with one of the suffixes, as sorted paths relative to the folder."""
-        base = self.path(folder)
+        top, *rest = PurePosixPath(folder).parts
         wanted = {suffix.lower() for suffix in suffixes}
-        if not base.is_dir():
-            return []
-        found = (p for p in base.rglob("*") if p.suffix.lower() in wanted and p.is_file())
-        return sorted(p.relative_to(base).as_posix() for p in found)
+        found = set()
+        for base in (place.joinpath(*rest) for place in self.places(top)):
+            if base.is_dir():
+                paths = (p for p in base.rglob("*") if p.suffix.lower() in wanted and p.is_file())
+                found |= {p.relative_to(base).as_posix() for p in paths}
+        return sorted(found)
 
     def find_by_name(self, named: str, folders: Iterable[str]) -> Path | None:
         """Find a file by the last part of a path that may come from another machine, Windows included.
@@ -77,5 +88,5 @@ class ModelTree:
         for folder in folders:
             for relative in self.files(folder, {PurePosixPath(name).suffix}):
                 if PurePosixPath(relative).name == name:
-                    return self.path(folder) / relative
+                    return self.path(f"{folder}/{relative}")
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from comfy_cpu_core.context import Folders, RunContext, use_run
-from comfy_cpu_core.errors import Interrupted
+from comfy_cpu_core.errors import DeadlineExceeded, Interrupted
 from comfy_cpu_core.results import Progress
 from comfy_cpu_core.tree import ModelTree
 from comfy_cpu_nodes import host
@@ -42,6 +42,7 @@ def comfyui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     root = tmp_path / "ComfyUI"
     calls: list[str] = []
     management = SimpleNamespace(
+        InterruptProcessingException=Stop,
         interrupted=False,
         unload_all_models=lambda: calls.append("unload"),
         soft_empty_cache=lambda: calls.append("empty"),
@@ -54,6 +55,7 @@ def comfyui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     management.throw_exception_if_processing_interrupted = throw
     Bar.made = []
     paths = SimpleNamespace(
+        folder_names_and_paths={},
         models_dir=str(root / "models"),
         get_output_directory=lambda: str(root / "output"),
         get_temp_directory=lambda: str(root / "temp"),
@@ -62,7 +64,7 @@ def comfyui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     monkeypatch.setitem(sys.modules, "folder_paths", paths)
     monkeypatch.setitem(sys.modules, "comfy.utils", SimpleNamespace(ProgressBar=Bar))
     monkeypatch.setitem(sys.modules, "comfy.model_management", management)
-    return SimpleNamespace(root=root, management=management, calls=calls)
+    return SimpleNamespace(root=root, management=management, paths=paths, calls=calls)
 
 
 @pytest.fixture
@@ -89,6 +91,15 @@ def test_places_in_our_engine_even_inside_a_comfyui(comfyui: Any, run: RunContex
 def test_places_in_a_comfyui(comfyui: Any) -> None:
     root = comfyui.root
     assert places() == [root / "input", root / "output", root / "temp", root / "models"]
+
+
+def test_model_folders_that_comfyui_has_elsewhere(comfyui: Any, tmp_path: Path) -> None:
+    default = str(comfyui.root / "models" / "llm")
+    comfyui.paths.folder_names_and_paths |= {"llm": ([str(tmp_path / "disk"), default], set()), "vae": ([], set())}
+    tree = host.models()
+    assert tree.places("llm") == (tmp_path / "disk", Path(default))
+    assert tree.places("ben2_onnx") == (comfyui.root / "models" / "ben2_onnx",)
+    assert [name for name, _ in tree.elsewhere] == ["llm"], "only folders that our nodes read from"
 
 
 def test_places_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,6 +137,14 @@ def test_steps_and_interrupts_in_a_comfyui(comfyui: Any) -> None:
         steps.step()
     with pytest.raises(Stop):
         host.check_interrupt()
+
+
+def test_what_an_interrupt_raises(comfyui: Any) -> None:
+    assert host.interruptions() == (Interrupted, DeadlineExceeded, Stop)
+
+
+def test_what_an_interrupt_raises_without_a_comfyui() -> None:
+    assert host.interruptions() == (Interrupted, DeadlineExceeded)
 
 
 def test_steps_elsewhere_do_nothing() -> None:

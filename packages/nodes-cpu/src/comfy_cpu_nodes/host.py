@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from comfy_cpu_core.context import current_run
-from comfy_cpu_core.errors import NodeError
+from comfy_cpu_core.errors import DeadlineExceeded, Interrupted, NodeError
 from comfy_cpu_core.results import Progress
 from comfy_cpu_core.tree import ModelTree, default_models_dir
 
 __all__ = [
+    "MODEL_FOLDERS",
     "Steps",
     "check_interrupt",
     "free_comfyui_memory",
     "input_directory",
+    "interruptions",
     "models",
     "node_error",
     "output_directory",
@@ -30,6 +32,9 @@ __all__ = [
     "temp_directory",
     "warn",
 ]
+
+#: The top-level folders of the model tree that nodes read from.
+MODEL_FOLDERS = ("ben2_onnx", "birefnet_onnx", "birefnet_hr", "LLM", "llm", "Nudenet")
 
 _log = logging.getLogger("comfy_cpu")
 
@@ -62,11 +67,13 @@ def input_directory() -> Path:
 
 
 def models() -> ModelTree:
-    """The model tree: the run's, ComfyUI's ``models``, or the user's own."""
+    """The model tree: the run's, ComfyUI's ``models`` (and what its extra_model_paths.yaml adds), or the user's own."""
     if run := current_run():
         return run.models
     if comfyui := _loaded("folder_paths"):
-        return ModelTree(Path(comfyui.models_dir))
+        registered = comfyui.folder_names_and_paths
+        places = ((name, tuple(map(Path, registered[name][0]))) for name in MODEL_FOLDERS if name in registered)
+        return ModelTree(Path(comfyui.models_dir), tuple(places))
     return ModelTree(default_models_dir(os.environ))
 
 
@@ -108,6 +115,12 @@ def check_interrupt() -> None:
         run.check()
     elif comfyui := _loaded("comfy.model_management"):
         comfyui.throw_exception_if_processing_interrupted()
+
+
+def interruptions() -> tuple[type[BaseException], ...]:
+    """What `check_interrupt` may raise: for code that turns a library's exceptions into errors of its own."""
+    comfyui = _loaded("comfy.model_management")
+    return (Interrupted, DeadlineExceeded, *((comfyui.InterruptProcessingException,) if comfyui else ()))
 
 
 def warn(message: str) -> None:

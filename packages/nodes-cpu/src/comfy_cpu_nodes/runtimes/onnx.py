@@ -19,6 +19,7 @@ import numpy as np
 from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import ComfyCpuError, InputError, ModelCorrupt, ModelError, ModelMissing
 from comfy_cpu_core.results import ModelUse
+from comfy_cpu_nodes import host
 from comfy_cpu_nodes.runtimes._session import Array, Session, TensorInfo
 from comfy_cpu_nodes.runtimes.cache import ModelKey, model_cache
 from comfy_cpu_nodes.runtimes.onnx_metadata import is_stand_in, needs_f32, read_metadata
@@ -87,16 +88,16 @@ class OnnxModel:
 
         Raises:
             ModelError: an input is missing, unknown or does not fit, or the runtime failed.
-            Interrupted, DeadlineExceeded: the current run should end; within a second as a rule, because the runtime
-                finishes the operation that it is at.
+            Interrupted, DeadlineExceeded: the current run should end (inside a ComfyUI: its own exception); within a
+                second as a rule, because the runtime finishes the operation that it is at.
         """
         fitting = self._fitting(feeds)
-        run = current_run()
-        check = run.check if run is not None else _never
         with model_cache().lease(self._key, self._load, expected_bytes=2 * self._key.size) as session:
             try:
-                return session.run(fitting, check)
+                return session.run(fitting, host.check_interrupt)
             except (ComfyCpuError, KeyboardInterrupt):
+                raise
+            except host.interruptions():
                 raise
             except MemoryError as error:
                 raise _no_memory(self.name) from error
@@ -132,7 +133,7 @@ class OnnxModel:
 def load_onnx(path: Path, *, name: str, precision: Precision = "auto") -> OnnxModel:
     """Load an ONNX model, or find it in the process's cache.
 
-    The current run, if there is one, learns that the model is used, and warns the user of a stand-in.
+    The current run, if there is one, learns that the model is used. The user is warned of a stand-in.
 
     Args:
         path: the file.
@@ -240,12 +241,10 @@ def _open(key: ModelKey, name: str, threads: int) -> Session:
 
 def _tell_run(model: OnnxModel, load_seconds: float) -> None:
     run = current_run()
-    if run is None:
-        return
-    if not any(use.name == model.name for use in run.model_uses):
+    if run is not None and not any(use.name == model.name for use in run.model_uses):
         run.model_uses.append(model.use(load_seconds))
     if model.stand_in:
-        run.warn(
+        host.warn(
             f"{model.name} is a STAND-IN: it has the real model's inputs and outputs, not its quality; "
             "use its results for demonstrations only"
         )
@@ -262,7 +261,3 @@ def _reason(error: BaseException) -> str:
     """The most telling line of a library's exception: the last one, after where in its source it was raised."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
-
-
-def _never() -> None:
-    """Nothing asks this code to end."""

@@ -21,7 +21,8 @@ from comfy_cpu_nodes.nodes.text import ShowText
 
 __all__ = ["NODES", "NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 
-_ONNX = "openvino or onnxruntime"
+# Extras of this distribution, each of which brings a runtime for ONNX models.
+_ONNX = ("openvino", "onnxruntime")
 
 NODES: tuple[NodeClass, ...] = (
     NodeClass(
@@ -29,14 +30,16 @@ NODES: tuple[NodeClass, ...] = (
         Ben2RemoveBackground,
         "BEN2 ONNX Remove Background",
         "cut the subject out of a picture",
-        requires=f"{_ONNX}; the model ben2-base",
+        requires="openvino or onnxruntime; the model ben2-base",
+        extras=_ONNX,
     ),
     NodeClass(
         "BEN2_ONNX_RawMask",
         Ben2RawMask,
         "BEN2 ONNX Raw Mask",
         "BEN2's scores as a mask, not stretched",
-        requires=f"{_ONNX}; the model ben2-base",
+        requires="openvino or onnxruntime; the model ben2-base",
+        extras=_ONNX,
     ),
     NodeClass(
         "SmartResizeForModel",
@@ -73,7 +76,8 @@ NODES: tuple[NodeClass, ...] = (
         NudeNetSafetyChecker,
         "NudeNet Safety Checker",
         "look for nudity in every picture of a batch",
-        requires=f"{_ONNX}; the model nudenet-320n",
+        requires="openvino or onnxruntime; the model nudenet-320n",
+        extras=_ONNX,
     ),
     NodeClass("ShowText|pysssss", ShowText, "Show Text", "show a text as an output"),
 )

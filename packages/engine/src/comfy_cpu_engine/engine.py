@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -94,7 +95,7 @@ class Engine:
         files = files or {}
         limits = Limits(cancel, timeout_s)
         sink = _Sink(on_event)
-        hidden = Hidden(prompt, extra_pnginfo)
+        hidden = Hidden(copy.deepcopy(prompt), extra_pnginfo)  # a node may do to it what it likes
         with run_folders(files, self._workdir) as folders:
             context = RunContext(folders, self.models, emit=sink, check=limits.check)
             with use_run(context):

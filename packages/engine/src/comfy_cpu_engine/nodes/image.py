@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from comfy_cpu_engine.ops import compose
-from comfy_cpu_engine.ops.arrays import FloatArray, as_image, as_mask
 from comfy_cpu_engine.ops.resize import METHODS, scale
+from comfy_cpu_nodes.arrays import FloatArray, mask_to_numpy, to_numpy
 
 __all__ = [
     "EmptyImage",
@@ -49,7 +49,7 @@ class ImageScale:
         }
 
     def upscale(self, image: Any, upscale_method: str, width: int, height: int, crop: str) -> tuple[FloatArray]:
-        pixels = as_image(image)
+        pixels = to_numpy(image)
         if width == 0 and height == 0:
             return (pixels,)
         width = width or max(1, round(pixels.shape[2] * height / pixels.shape[1]))
@@ -69,7 +69,7 @@ class ImageInvert:
         return {"required": {"image": ("IMAGE",)}}
 
     def invert(self, image: Any) -> tuple[FloatArray]:
-        return (1 - as_image(image),)
+        return (1 - to_numpy(image),)
 
 
 class ImageBatch:
@@ -84,7 +84,7 @@ class ImageBatch:
         return {"required": {"image1": ("IMAGE",), "image2": ("IMAGE",)}}
 
     def batch(self, image1: Any, image2: Any) -> tuple[FloatArray]:
-        return (compose.batch(as_image(image1, "image1"), as_image(image2, "image2")),)
+        return (compose.batch(to_numpy(image1, name="image1"), to_numpy(image2, name="image2")),)
 
 
 class EmptyImage:
@@ -129,7 +129,7 @@ class ImageCrop:
         }
 
     def crop(self, image: Any, width: int, height: int, x: int, y: int) -> tuple[FloatArray]:
-        return (compose.crop(as_image(image), width=width, height=height, x=x, y=y),)
+        return (compose.crop(to_numpy(image), width=width, height=height, x=x, y=y),)
 
 
 class ImagePadForOutpaint:
@@ -148,7 +148,7 @@ class ImagePadForOutpaint:
         self, *, image: Any, left: int, top: int, right: int, bottom: int, feathering: int
     ) -> tuple[FloatArray, FloatArray]:
         return compose.pad_for_outpaint(
-            as_image(image), left=left, top=top, right=right, bottom=bottom, feathering=feathering
+            to_numpy(image), left=left, top=top, right=right, bottom=bottom, feathering=feathering
         )
 
 
@@ -177,11 +177,11 @@ class ImageCompositeMasked:
     ) -> tuple[FloatArray]:
         return (
             compose.composite(
-                as_image(destination, "destination"),
-                as_image(source, "source"),
+                to_numpy(destination, name="destination"),
+                to_numpy(source, name="source"),
                 x=x,
                 y=y,
-                mask=None if mask is None else as_mask(mask),
+                mask=None if mask is None else mask_to_numpy(mask),
                 resize_source=resize_source,
             ),
         )

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from comfy_cpu_core.context import RunContext, current_run
 from comfy_cpu_core.errors import InputError, UsageError
-from comfy_cpu_engine.ops.arrays import FloatArray
 from comfy_cpu_engine.ops.decode import read_channel, read_image
 from comfy_cpu_engine.paths import input_files, locate
+from comfy_cpu_nodes.arrays import FloatArray
 
 __all__ = ["LoadImage", "LoadImageMask"]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from comfy_cpu_engine.ops import compose
-from comfy_cpu_engine.ops.arrays import FloatArray, as_image, as_mask
+from comfy_cpu_nodes.arrays import FloatArray, mask_to_numpy, to_numpy
 
 __all__ = ["ImageToMask", "InvertMask", "JoinImageWithAlpha", "MaskToImage", "SplitImageWithAlpha"]
 
@@ -24,7 +24,7 @@ class MaskToImage:
         return {"required": {"mask": ("MASK",)}}
 
     def mask_to_image(self, mask: Any) -> tuple[FloatArray]:
-        return (np.repeat(as_mask(mask)[..., np.newaxis], 3, axis=-1),)
+        return (np.repeat(mask_to_numpy(mask)[..., np.newaxis], 3, axis=-1),)
 
 
 class ImageToMask:
@@ -41,7 +41,7 @@ class ImageToMask:
         return {"required": {"image": ("IMAGE",), "channel": (cls.CHANNELS,)}}
 
     def image_to_mask(self, image: Any, channel: str) -> tuple[FloatArray]:
-        pixels = as_image(image)
+        pixels = to_numpy(image)
         index = self.CHANNELS.index(channel)
         if index >= pixels.shape[3]:
             raise ValueError(f"the image has no {channel} channel: it has {pixels.shape[3]} channels")
@@ -60,7 +60,7 @@ class InvertMask:
         return {"required": {"mask": ("MASK",)}}
 
     def invert(self, mask: Any) -> tuple[FloatArray]:
-        return (1 - as_mask(mask),)
+        return (1 - mask_to_numpy(mask),)
 
 
 class JoinImageWithAlpha:
@@ -75,7 +75,7 @@ class JoinImageWithAlpha:
         return {"required": {"image": ("IMAGE",), "alpha": ("MASK",)}}
 
     def join_image_with_alpha(self, image: Any, alpha: Any) -> tuple[FloatArray]:
-        return (compose.join_alpha(as_image(image), as_mask(alpha, "alpha")),)
+        return (compose.join_alpha(to_numpy(image), mask_to_numpy(alpha, name="alpha")),)
 
 
 class SplitImageWithAlpha:
@@ -90,4 +90,4 @@ class SplitImageWithAlpha:
         return {"required": {"image": ("IMAGE",)}}
 
     def split_image_with_alpha(self, image: Any) -> tuple[FloatArray, FloatArray]:
-        return compose.split_alpha(as_image(image))
+        return compose.split_alpha(to_numpy(image))

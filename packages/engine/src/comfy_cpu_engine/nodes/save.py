@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import InputError, UsageError
-from comfy_cpu_engine.ops.arrays import as_image
 from comfy_cpu_engine.ops.encode import write_png
 from comfy_cpu_engine.paths import output_prefix
+from comfy_cpu_nodes.arrays import to_numpy
 
 __all__ = ["PreviewImage", "SaveImage"]
 
@@ -93,9 +93,7 @@ class SaveImage:
         prompt: Any = None,
         extra_pnginfo: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        batch = as_image(images, "images")
-        if not len(batch):
-            raise ValueError("there is no image to save: the batch is empty")
+        batch = to_numpy(images, name="images")
         texts = None if extra_pnginfo is None else {"prompt": prompt, **extra_pnginfo}
         now = time.localtime()
         path = self._below(_fill_in(filename_prefix, batch.shape[2], batch.shape[1], now))

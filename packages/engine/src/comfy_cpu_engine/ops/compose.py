@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from comfy_cpu_engine.ops.arrays import FloatArray, repeat_to_batch
+from comfy_cpu_engine.ops.pixels import repeat_to_batch
 from comfy_cpu_engine.ops.resize import resize, resize_mask, scale
+from comfy_cpu_nodes.arrays import FloatArray
 
 __all__ = ["batch", "composite", "crop", "join_alpha", "pad_for_outpaint", "solid", "split_alpha"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from comfy_cpu_core.errors import InputError
-from comfy_cpu_engine.ops.arrays import FloatArray
+from comfy_cpu_nodes.arrays import FloatArray
 
 __all__ = ["MAX_PIXELS", "Decoded", "read_channel", "read_image"]
 

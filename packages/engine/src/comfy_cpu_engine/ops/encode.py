@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from comfy_cpu_engine.ops.arrays import FloatArray, to_uint8
+from comfy_cpu_engine.ops.pixels import to_uint8
+from comfy_cpu_nodes.arrays import FloatArray
 
 __all__ = ["write_png"]
 

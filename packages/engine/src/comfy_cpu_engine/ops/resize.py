@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from comfy_cpu_engine.ops.arrays import FloatArray, to_uint8
+from comfy_cpu_engine.ops.pixels import to_uint8
+from comfy_cpu_nodes.arrays import FloatArray
 
 __all__ = ["METHODS", "center_crop", "resize", "resize_mask", "scale"]
 

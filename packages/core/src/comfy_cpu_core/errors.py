@@ -57,8 +57,13 @@ class ComfyCpuError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.remedy = remedy
+        super().__init__(_one_line(message))
+        self.remedy = _one_line(remedy) if remedy else None
+
+
+def _one_line(text: str) -> str:
+    # Messages quote ids and values of files, which may hold line breaks.
+    return " ".join(text.splitlines())
 
 
 class UsageError(ComfyCpuError):

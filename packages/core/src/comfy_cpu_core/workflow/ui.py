@@ -72,8 +72,7 @@ class _Flattener:
             nodes[node_id], origins[node_id] = self._convert(scope, node, node_id)
             if node.type not in self._signatures:
                 guessed.append(node_id)
-            if len(nodes) > _MAX_NODES:
-                raise WorkflowError(f"{self._name}: more than {_MAX_NODES:,} nodes", remedy="this is no workflow")
+            self._check_size(len(nodes))
         return Flattened(nodes, origins, tuple(self._dropped), tuple(guessed))
 
     def _real_nodes(self, scope: Scope) -> Iterator[tuple[Scope, UiNode]]:
@@ -102,7 +101,15 @@ class _Flattener:
         prefix = f"{scope.prefix}{host.id}:"
         if prefix not in self._scopes:
             self._scopes[prefix] = enter(scope, host, self._document, self._signatures, self._name)
+            self._check_size(len(self._scopes))
         return self._scopes[prefix]
+
+    def _check_size(self, count: int) -> None:
+        if count > _MAX_NODES:
+            raise WorkflowError(
+                f"{self._name}: more than {_MAX_NODES:,} nodes, with the insides of all subgraphs",
+                remedy="this is no workflow",
+            )
 
     def _convert(self, scope: Scope, node: UiNode, node_id: str) -> tuple[PromptNode, dict[str, InputOrigin]]:
         signature = self._signatures.get(node.type)

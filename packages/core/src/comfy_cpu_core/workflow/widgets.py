@@ -148,7 +148,8 @@ def _declared(signature: NodeSignature) -> Iterator[_Item]:
 
 
 def _controls(spec: InputSpec) -> Iterator[_Item]:
-    controlled = spec.options.get("control_after_generate", spec.name in _SEEDS and spec.type == "INT")
+    # A class that turns the choice off may have had it when the file was saved: seeds are always in doubt.
+    controlled = spec.options.get("control_after_generate") or spec.name in _SEEDS
     if controlled and spec.type in {"INT", "COMBO"}:
         yield _Item("control", spec)
         if spec.type == "COMBO":

@@ -103,7 +103,7 @@ class Workflow:
     def _find(self, key: str) -> tuple[str, str]:
         # Input names may hold dots, and so may node ids that a program made: the shortest id that exists is meant.
         dots = [index for index, character in enumerate(key) if character == "."]
-        if not dots or not key[dots[0] + 1 :]:
+        if not dots or dots[0] == 0 or not key[dots[0] + 1 :]:
             raise WorkflowError(f"{key!r} does not name an input", remedy="write NODE.INPUT, for example 4.provider")
         for index in dots:
             if key[:index] in self.nodes:
@@ -144,6 +144,10 @@ class Workflow:
                 raise WorkflowError(
                     f"value of {key}: there is no node {value[0]!r} to connect to",
                     remedy='a list of two is a connection; write {"__value__": [...]} for a list',
+                )
+            if value[1] != int(value[1]) or value[1] < 0:
+                raise WorkflowError(
+                    f"value of {key}: no node has an output {value[1]}", remedy="outputs are counted 0, 1, 2, …"
                 )
             return list(value)
         return wrap_list(copy.deepcopy(value))

@@ -55,6 +55,8 @@ def write_back(ui: Mapping[str, Any], nodes: Mapping[str, PromptNode], source: S
     """
     written: dict[Place, _Change] = {}
     for change in _changes(nodes, source):
+        if isinstance(change.value, list):
+            raise _cannot(name, change, "a connection is no value")
         origin = source.origins.get(change.node_id, {}).get(change.input, InputOrigin())
         if not origin.places:
             raise _cannot(name, change, origin.reason)

@@ -87,7 +87,7 @@ class _Graph:
         return self.op("Reshape", x, self.constant(shape, np.int64))
 
     def take(self, x: str, indices: Any, axis: int) -> str:
-        return self.op("Gather", x, self.constant(indices, np.int64), axis=axis)
+        return self.op("Gather", x, self.constant(np.asarray(indices), np.int64), axis=axis)
 
     def sum(self, x: str, axis: int) -> str:
         return self.op("ReduceSum", x, self.constant([axis], np.int64), keepdims=1)
@@ -120,7 +120,7 @@ def _segment(g: _Graph) -> None:
     place_spread = np.array([0.20, 0.15], np.float32)
     spread = np.stack([np.r_[np.full(3, 0.09), np.full(2, s)] ** 2 for s in place_spread])[:, None]
     variance = g.constant(np.broadcast_to(spread, (2, count, 5)))
-    weight = g.constant(np.full((2, count, 1), 1 / count))
+    weight = _starting_weights(g, means, starts)
     mask = ""
     for i in range(_ITERATIONS):
         likelihood = _log_likelihood(g, pixels, squares, middle, variance, weight)  # [2, N, K]
@@ -189,6 +189,18 @@ def _middle_cells() -> list[int]:
     """Cells of the grid that belong to the subject as a rule: as many as there are border cells."""
     trunk = [row * _GRID + column for row in range(1, _GRID) for column in (3, 4)]
     return trunk + [row * _GRID + column for row in range(4, _GRID) for column in (2, 5)]
+
+
+def _starting_weights(g: _Graph, means: str, starts: np.ndarray[Any, np.dtype[np.int64]]) -> str:
+    """Weights ``[2,K,1]``: little for a middle cell whose colour the border has, too."""
+    count = starts.shape[1]
+    colours = g.take(means, range(3), 1)
+    border, middle = (g.take(colours, cells, 0) for cells in starts)
+    apart = g.op("Sub", g.reshape(middle, count, 1, 3), g.reshape(border, 1, count, 3))
+    nearest = g.op("ReduceMin", g.sum(g.op("Mul", apart, apart), 2), axes=[1], keepdims=0)
+    distinct = g.op("Sub", 1.01, g.op("Exp", g.op("Mul", nearest, -1 / (2 * 0.09**2))))
+    distinct = g.reshape(distinct, 1, count, 1)
+    return g.op("Concat", np.full((1, count, 1), 1 / count), g.op("Div", distinct, g.sum(distinct, 1)), axis=0)
 
 
 def _log_likelihood(g: _Graph, pixels: str, squares: str, middle: str, variance: str, weight: str) -> str:

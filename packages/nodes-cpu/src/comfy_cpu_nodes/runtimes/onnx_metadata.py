@@ -23,7 +23,7 @@ STAND_IN_KEY = "comfy_cpu.stand_in"
 #: The note that says what a model must compute in; its value is ``f32`` where bfloat16 is too coarse.
 PRECISION_KEY = "comfy_cpu.precision"
 
-_IR_VERSION, _GRAPH, _METADATA = 1, 7, 14  # fields of ModelProto
+_IR_VERSION, _GRAPH, _OPERATOR_SETS, _METADATA = 1, 7, 8, 14  # fields of ModelProto
 _KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -87,8 +87,9 @@ def _read_model(file: BinaryIO, size: int) -> dict[str, str]:
             _skip_number(file, wire, size)
     else:
         raise _Malformed("it has too many fields")
-    if (_GRAPH, _BYTES) not in seen or (_IR_VERSION, _VARINT) not in seen:
-        raise _Malformed("it has no graph")
+    for needed, what in (((_GRAPH, _BYTES), "graph"), ((_OPERATOR_SETS, _BYTES), "operator set")):
+        if (_IR_VERSION, _VARINT) not in seen or needed not in seen:
+            raise _Malformed(f"it has no {what}")
     return notes
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
 from comfy_cpu_core.cli.console import note
 from comfy_cpu_core.results import EventSink, Progress
 
@@ -20,7 +18,10 @@ __all__ = ["show_progress"]
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[EventSink]:
-    """Give a sink for a run's events that draws them on stderr."""
+    """Give a sink for a run's events that draws them on stderr.
+
+    Notices are left out: they are in the result's warnings, which are shown at the end.
+    """
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty():
@@ -58,5 +59,3 @@ class _Bar:
             self._bars.update(self._task, description=f"{_name(event)} {percent}")
         elif event.kind in {"finished", "cached"}:
             self._bars.update(self._task, completed=event.done, total=event.nodes or None)
-        elif event.kind == "notice":
-            self._bars.console.print(click.unstyle(event.message), style="yellow", markup=False)

@@ -15,7 +15,7 @@ from comfy_cpu_core import hookspecs
 from comfy_cpu_core.nodes import NodeSignature
 from comfy_cpu_core.plugins import PluginInfo, Plugins
 
-settings.register_profile("quiet", deadline=None)
+settings.register_profile("quiet", deadline=None, max_examples=50, database=None)
 settings.load_profile("quiet")
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "workflows"

@@ -122,9 +122,35 @@ json_values = st.recursive(
 )
 # Values where the format has fields of its own, so that the fuzz gets past the first check.
 field_names = st.sampled_from(
-    "id type mode order inputs outputs name link links widget widgets_values nodes definitions subgraphs properties "
-    "proxyWidgets linkIds inputNode class_type origin_id origin_slot target_id target_slot widgets_values_named title "
-    "_meta prompt".split()
+    [
+        "id",
+        "type",
+        "mode",
+        "order",
+        "inputs",
+        "outputs",
+        "name",
+        "link",
+        "links",
+        "widget",
+        "widgets_values",
+        "nodes",
+        "definitions",
+        "subgraphs",
+        "properties",
+        "proxyWidgets",
+        "linkIds",
+        "inputNode",
+        "class_type",
+        "origin_id",
+        "origin_slot",
+        "target_id",
+        "target_slot",
+        "widgets_values_named",
+        "title",
+        "_meta",
+        "prompt",
+    ]
 )
 field_values = st.sampled_from([0, 1, 2, 4, -10, -20, "1", "Reroute", "PrimitiveNode", "A", "g", None, "*", "INT"])
 near_misses = st.recursive(

@@ -175,7 +175,7 @@ def to_cpu(workflow: Workflow, plugins: Plugins, known: NodeRegistry) -> tuple[W
             elif isinstance(answer, CannotRun):
                 cannot_run.append(StuckNode(node_id, node.class_type, answer.reason))
             else:
-                note(plugin, f"a {type(answer).__name__} is neither an InputChange nor a CannotRun")
+                note(plugin, f"it answered {type(answer).__name__}, neither InputChange nor CannotRun")
         made = _apply(node, wishes, workflow.declared.get(node_id, frozenset()))
         if made:
             nodes[node_id] = replace(node, inputs={**node.inputs, **{change.input: change.new for change in made}})

@@ -54,7 +54,7 @@ class NodeRegistry(Collection[str]):
 
     def _add(self, plugins: Plugins, plugin: str, item: object) -> None:
         if not isinstance(item, NodeClass):
-            plugins.note_problem(plugin, f"comfy_cpu_node_classes gave a {type(item).__name__}, not a NodeClass")
+            plugins.note_problem(plugin, f"comfy_cpu_node_classes gave {type(item).__name__}, not NodeClass")
             return
         if item.class_type in self._classes:
             winner = self._plugin_of[item.class_type]
@@ -122,19 +122,14 @@ class _Signatures(Mapping[str, NodeSignature]):
 
     def __getitem__(self, class_type: str) -> NodeSignature:
         if class_type not in self._read:
+            reader = self._readers[class_type]
             try:
-                self._read[class_type] = self._readers[class_type]()
-            except KeyError:
-                if class_type not in self._readers:
-                    raise
-                self._give_up(class_type, "its inputs cannot be read (KeyError)")
+                self._read[class_type] = reader()
             except Exception as error:  # a class of somebody else may do anything
-                self._give_up(class_type, f"its inputs cannot be read ({type(error).__name__}: {error})")
+                del self._readers[class_type]
+                self._on_problem(class_type, f"its inputs cannot be read ({type(error).__name__}: {error})")
+                raise KeyError(class_type) from error
         return self._read[class_type]
-
-    def _give_up(self, class_type: str, problem: str) -> None:
-        del self._readers[class_type]
-        self._on_problem(class_type, problem)
 
     def __iter__(self) -> Iterator[str]:
         return iter([class_type for class_type in list(self._readers) if class_type in self])

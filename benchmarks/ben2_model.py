@@ -129,7 +129,7 @@ class Graph:
     def resize(self, x: str, scale: float, mode: str) -> str:
         scales = self.constant([1, 1, scale, scale], np.float32)
         if mode == "nearest":
-            how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            how: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         else:
             how = {"coordinate_transformation_mode": "half_pixel"}
         return self.op("Resize", x, "", scales, mode=mode, **how)

@@ -101,13 +101,6 @@ def test_read_only_leaves_the_original_as_it_is() -> None:
     assert read_only("text") == "text"
 
 
-def test_clear() -> None:
-    cache = ResultCache(10_000)
-    cache.put("a", result(1))
-    cache.clear()
-    assert (cache.get("a"), cache.used_bytes) == (None, 0)
-
-
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 6)), max_size=40))
 def test_the_bound_holds(puts: list[tuple[str, int]]) -> None:
     cache = ResultCache(8 * 1024)
@@ -115,8 +108,6 @@ def test_the_bound_holds(puts: list[tuple[str, int]]) -> None:
         cache.put(name, result(array(kilobytes)))
         assert 0 <= cache.used_bytes <= cache.max_bytes
         assert cache.get(name) is not None
-    cache.clear()
-    assert cache.used_bytes == 0
 
 
 def test_many_threads() -> None:

@@ -172,6 +172,10 @@ def test_models_are_looked_for_before_any_node_runs(toy: Toy, node: Node, workdi
     tree.path("cut/m.onnx").touch()
     assert engine.run(prompt).ok
     assert ran == [1]
+    assert engine.run(prompt).timings[0].cached
+    tree.path("cut/m.onnx").write_bytes(b"another model")
+    assert engine.run(prompt).ok
+    assert ran == [1, 1], "results of a model that was replaced are not used again"
 
 
 def test_the_directory_is_gone_whatever_happens(make_engine: MakeEngine, toy: Toy, node: Node, workdir: Path) -> None:

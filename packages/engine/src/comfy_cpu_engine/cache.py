@@ -81,12 +81,6 @@ class ResultCache:
                 _, (_, gone) = self._entries.popitem(last=False)
                 self._bytes -= gone
 
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._entries.clear()
-            self._bytes = 0
-
 
 def read_only(value: Any) -> Any:
     """An array as a view that nobody can write to, so that a node cannot change what others get; the rest as it is."""

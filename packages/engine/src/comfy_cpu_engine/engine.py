@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from comfy_cpu_core.context import RunContext, use_run
+from comfy_cpu_core.needs import NodeNeed, find_model_file, require_models
 from comfy_cpu_core.plugins import Plugins
 from comfy_cpu_core.results import EventSink, Progress, Result
 from comfy_cpu_core.tree import ModelTree
@@ -38,7 +39,7 @@ class Engine:
         plugins: asked which models a workflow needs.
         models: the model tree.
         cache_bytes: how much memory results of earlier runs may take; 0 keeps none. A result is used again only for
-            a request with the same files.
+            a request with the same files, and as long as the models that it needs are the same.
         workdir: where each run makes its directory, which is gone when the run ends; None for the system's place.
     """
 
@@ -90,8 +91,6 @@ class Engine:
             ModelMissing: a model that it needs is not there.
             UsageError: an argument makes no sense.
         """
-        from comfy_cpu_core.needs import require_models
-
         files = files or {}
         limits = Limits(cancel, timeout_s)
         sink = _Sink(on_event)
@@ -100,7 +99,8 @@ class Engine:
             context = RunContext(folders, self.models, emit=sink, check=limits.check)
             with use_run(context):
                 plan = validate(prompt, self._registry, hidden=hidden, only=outputs)
-                require_models(plan.nodes.values(), self._plugins, self.models)
+                needs = require_models(plan.nodes.values(), self._plugins, self.models)
+                base = f"{files_digest(files)} {_stamps(needs, self.models)}"
                 start = time.perf_counter()
                 outcome = Execution(
                     plan=plan,
@@ -108,7 +108,7 @@ class Engine:
                     hidden=hidden,
                     limits=limits,
                     cache=self._cache,
-                    signatures=signatures(plan.nodes, plan.kinds, hidden, files_digest(files)),
+                    signatures=signatures(plan.nodes, plan.kinds, hidden, base),
                     collect=partial(collect, folders=folders),
                 ).run()
                 seconds = time.perf_counter() - start
@@ -121,6 +121,15 @@ class Engine:
             warnings=(*plan.warnings, *context.warnings, *outcome.warnings, *sink.warnings),
             execution_seconds=seconds,
         )
+
+
+def _stamps(needs: Iterable[NodeNeed], tree: ModelTree) -> list[tuple[str, int, int]]:
+    """Size and time of every model file that a workflow needs: a model that was replaced gives other results."""
+    files = {
+        file.target: find_model_file(need.spec, file, tree) for need in needs if need.spec for file in need.spec.files
+    }
+    stats = {target: path.stat() for target, path in files.items() if path is not None}
+    return sorted((target, stat.st_size, stat.st_mtime_ns) for target, stat in stats.items())
 
 
 class _Sink:

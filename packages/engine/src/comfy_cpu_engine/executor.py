@@ -61,6 +61,7 @@ class Execution:
     signatures: Mapping[str, str | None]
     collect: Callable[[str, str, Mapping[str, Sequence[Any]]], list[Output]]
 
+    _ledger: Ledger = field(init=False)
     _asked: dict[str, set[str]] = field(default_factory=dict)  # node id → lazy inputs that it asked for
     _instances: dict[str, Any] = field(default_factory=dict)
     _outputs: list[Output] = field(default_factory=list)
@@ -125,6 +126,8 @@ class Execution:
                 outputs = {node_id: result.outputs for node_id, result in self._ledger.results.items()}
                 kind = self.plan.kind(node.id)
                 gathered = gather(node, kind, self.hidden, outputs)
+                if node.id not in self._instances:
+                    self._instances[node.id] = kind.cls()
                 if self._asks_for_more(node, kind, gathered):
                     return
                 self._emit(Progress("started", node.id, node.class_type))
@@ -138,9 +141,7 @@ class Execution:
         self._finish(node, result, seconds, cached=False)
 
     def _asks_for_more(self, node: PromptNode, kind: Kind, gathered: Gathered) -> bool:
-        """Make the node's instance; whether it wants lazy inputs that are not there yet."""
-        if node.id not in self._instances:
-            self._instances[node.id] = kind.cls()
+        """Whether a node wants lazy inputs that are not there yet."""
         method = getattr(self._instances[node.id], "check_lazy_status", None)
         if method is None:
             return False

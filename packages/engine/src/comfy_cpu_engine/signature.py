@@ -25,31 +25,29 @@ def files_digest(files: Mapping[str, bytes]) -> str:
 
 
 def signatures(
-    nodes: Mapping[str, PromptNode], kinds: Mapping[str, Kind], hidden: Hidden, files: str
+    nodes: Mapping[str, PromptNode], kinds: Mapping[str, Kind], hidden: Hidden, base: str
 ) -> dict[str, str | None]:
     """The signature of every node; None where its result must not be used again.
 
     It is made of the class, what IS_CHANGED says, the values, the signatures of the nodes that it is connected to, and
-    the request's files: any node may read those, so a result is never carried over to a request with other files.
+    `base`. Any node may read any of the request's files, so a result is never carried over to one with other files.
     Output nodes have none: they run for their effect. A node that knows its own id (UNIQUE_ID) or is NOT_IDEMPOTENT
     shares its result with no other node.
 
     Args:
         nodes: each after what it depends on.
-        files: `files_digest` of the request.
+        base: what all results depend on besides: the request's files (`files_digest`), the models.
     """
     found: dict[str, str | None] = {}
     chain: dict[str, str | None] = {}  # as `found`, but output nodes have one, for what comes after them
     for node_id, node in nodes.items():
         kind = kinds[node.class_type]
-        chain[node_id] = _signature(node, kind, hidden, files, chain)
+        chain[node_id] = _signature(node, kind, hidden, base, chain)
         found[node_id] = None if kind.signature.output_node else chain[node_id]
     return found
 
 
-def _signature(
-    node: PromptNode, kind: Kind, hidden: Hidden, files: str, before: Mapping[str, str | None]
-) -> str | None:
+def _signature(node: PromptNode, kind: Kind, hidden: Hidden, base: str, before: Mapping[str, str | None]) -> str | None:
     inputs: dict[str, Any] = {}
     for name, value in sorted(node.inputs.items()):
         if is_link(value):
@@ -62,7 +60,7 @@ def _signature(
     whose = None if kind.idempotent else node.id
     try:
         text = json.dumps(
-            [files, node.class_type, whose, _changed(node, kind, hidden), inputs], allow_nan=False, sort_keys=True
+            [base, node.class_type, whose, _changed(node, kind, hidden), inputs], allow_nan=False, sort_keys=True
         )
     except (TypeError, ValueError):
         # IS_CHANGED failed, says NaN ("always run me"), or something that cannot be compared.

@@ -19,6 +19,7 @@ from comfy_cpu_core.errors import InputError, UsageError
 from comfy_cpu_engine.ops.encode import write_png
 from comfy_cpu_engine.paths import output_prefix
 from comfy_cpu_nodes.arrays import to_numpy
+from comfy_cpu_nodes.host import progress
 
 __all__ = ["PreviewImage", "SaveImage"]
 
@@ -102,10 +103,12 @@ class SaveImage:
         subfolder = "" if path.parent == PurePosixPath() else path.parent.as_posix()
         first = _next_number(folder, path.name)
         saved = []
+        steps = progress(len(batch))
         for index, image in enumerate(batch):
             name = f"{path.name.replace('%batch_num%', str(index))}_{first + index:05}_.png"
             write_png(image, folder / name, compress_level=self.compress_level, texts=texts)
             saved.append({"filename": name, "subfolder": subfolder, "type": self.folder})
+            steps.step()
         return {"ui": {"images": saved}}
 
     def _below(self, prefix: str) -> PurePosixPath:

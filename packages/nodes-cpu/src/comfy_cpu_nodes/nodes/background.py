@@ -1,15 +1,17 @@
-"""Nodes that take the background out of pictures."""
+"""BEN2's nodes, which take the background out of pictures."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from comfy_cpu_nodes import host
 from comfy_cpu_nodes.arrays import like, to_numpy
-from comfy_cpu_nodes.ops import masks
-from comfy_cpu_nodes.ops.pixels import FloatArray, Pixels, stack, to_pixels, to_planes, to_rgb
+from comfy_cpu_nodes.nodes import cutout
+from comfy_cpu_nodes.ops.masks import resize_scores
+from comfy_cpu_nodes.ops.pixels import FloatArray, Pixels, to_pixels, to_planes, to_rgb
 from comfy_cpu_nodes.ops.resize import resize
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ __all__ = ["BEN2_FILE", "Ben2RawMask", "Ben2RemoveBackground"]
 BEN2_FILE = "ben2_onnx/BEN2_Base.onnx"
 
 _SIDE = 1024
-# BEN2's scores say how surely a pixel belongs to the subject: if none is more likely in than out, there is no subject.
-_SUBJECT = 0.5
 
 
 class Ben2RemoveBackground:
@@ -43,45 +43,9 @@ class Ben2RemoveBackground:
         return {
             "required": {
                 "image": ("IMAGE", {"tooltip": "The pictures to cut out."}),
-                "provider": (
-                    ["CPU", "CUDA", "DirectML"],
-                    {"default": "CPU", "tooltip": "Kept for workflows made on a GPU; all of them run on the CPU here."},
-                ),
+                "provider": cutout.provider_input(),
             },
-            "optional": {
-                "background_color": (
-                    ["none", "white", "black", "red", "green", "blue", "custom"],
-                    {"default": "none", "tooltip": "none gives a transparent background (RGBA)."},
-                ),
-                "custom_hex_color": (
-                    "STRING",
-                    {"default": "#FFFFFF", "multiline": False, "tooltip": "For custom; white if it is no colour."},
-                ),
-                "sensitivity": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 1.0,
-                        "step": 0.01,
-                        "tooltip": "Less keeps more of the picture.",
-                    },
-                ),
-                "mask_blur": (
-                    "INT",
-                    {"default": 0, "min": 0, "max": 64, "step": 1, "tooltip": "Softens the edge, in pixels."},
-                ),
-                "mask_offset": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": -64,
-                        "max": 64,
-                        "step": 1,
-                        "tooltip": "Grows or shrinks the subject, in pixels.",
-                    },
-                ),
-            },
+            "optional": cutout.finishing_inputs(),
         }
 
     def remove_background(
@@ -101,25 +65,18 @@ class Ben2RemoveBackground:
             ModelMissing, ModelCorrupt: BEN2 is not there or cannot be loaded.
             NodeError: the input is no image, or the model gave what is no mask.
         """
-        frames = to_numpy(image)
-        if provider != "CPU":
-            host.warn(f"provider {provider} is not there: BEN2 ran on the CPU")
-        background = _background(background_color, custom_hex_color)
-        model = _load_ben2()
-        steps = host.progress(len(frames))
-        pictures, kept = [], []
-        # One at a time: a single inference keeps every core busy, and two at once would only need more memory.
-        for index, frame in enumerate(frames):
-            picture = to_rgb(to_pixels(frame))
-            scores = _scores(model, picture)
-            if scores.max() < _SUBJECT:
-                host.warn(f"image {index}: BEN2 found no subject, its mask is stretched noise")
-            mask = masks.sensitise(masks.stretch(scores), sensitivity)
-            alpha = masks.offset(masks.blur(mask, mask_blur), mask_offset)
-            pictures.append(masks.cut_out(picture, alpha, background))
-            kept.append(mask)
-            steps.step()
-        return like(stack(pictures), image), like(stack(kept), image)
+        to_numpy(image)  # before the model is loaded for nothing
+        cutout.report_provider(provider, "BEN2")
+        return cutout.cut_out_all(
+            image,
+            partial(_scores, _load_ben2()),
+            name="BEN2",
+            background_color=background_color,
+            custom_hex_color=custom_hex_color,
+            sensitivity=sensitivity,
+            mask_blur=mask_blur,
+            mask_offset=mask_offset,
+        )
 
 
 class Ben2RawMask:
@@ -150,30 +107,13 @@ class Ben2RawMask:
 def _load_ben2() -> OnnxModel:
     from comfy_cpu_nodes.runtimes import load_onnx
 
-    path = host.models().require(BEN2_FILE, remedy="fetch it with `comfy-cpu models fetch ben2-base`")
+    path = host.models().require(BEN2_FILE, remedy=host.fetch_hint("ben2-base"))
     return load_onnx(path, name=BEN2_FILE)
 
 
 def _scores(model: OnnxModel, picture: Pixels) -> FloatArray:
     """How surely each pixel of the picture [H,W,3] belongs to the subject: [H,W], usually 0..1."""
     source = model.inputs[0]
-    side = tuple(extent or _SIDE for extent in source.shape[2:4]) or (_SIDE, _SIDE)
-    planes = to_planes(resize(picture, (side[1], side[0]), "bilinear"))
-    # Cast first: the real model answers in float16, too coarse to interpolate in.
-    answer = np.asarray(model.run({source.name: planes})[model.outputs[0].name], np.float32)
-    if answer.ndim < 2 or not answer.size == answer.shape[-2] * answer.shape[-1] > 0:
-        raise host.node_error(f"BEN2 gave an answer of shape {answer.shape}, not one mask")
-    if not np.isfinite(answer).all():
-        raise host.node_error("BEN2 gave a mask with values that are no numbers")
-    height, width = picture.shape[:2]
-    return masks.resize_scores(answer.reshape(answer.shape[-2:]), width, height)
-
-
-def _background(name: str, custom: str) -> masks.Colour | None:
-    if name != "custom":
-        return masks.COLOURS.get(name)
-    colour = masks.parse_hex_colour(custom)
-    if colour is None:
-        host.warn(f"custom_hex_color {custom!r} is no colour: white was used")
-        return masks.COLOURS["white"]
-    return colour
+    planes = to_planes(resize(picture, cutout.input_size(model, _SIDE), "bilinear"))
+    mask = cutout.one_mask(model.run({source.name: planes})[model.outputs[0].name], "BEN2")
+    return resize_scores(mask, picture.shape[1], picture.shape[0])

@@ -109,6 +109,10 @@ def test_places_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert places() == [tmp_path / "input", tmp_path / "output", scratch, tmp_path / "mine"]
 
 
+def test_what_to_do_about_a_missing_model(run: RunContext, tmp_path: Path) -> None:
+    assert host.fetch_hint("ben2-base") == f"fetch it with `comfy-cpu models fetch ben2-base --models {tmp_path}/tree`"
+
+
 def test_steps_and_interrupts_in_our_engine(comfyui: Any, run: RunContext, events: list[Progress]) -> None:
     comfyui.management.interrupted = True  # not ours
     steps = host.progress(3)

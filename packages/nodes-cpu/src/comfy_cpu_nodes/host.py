@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "MODEL_FOLDERS",
     "Steps",
     "check_interrupt",
+    "fetch_hint",
     "free_comfyui_memory",
     "input_directory",
     "interruptions",
@@ -75,6 +77,11 @@ def models() -> ModelTree:
         places = ((name, tuple(map(Path, registered[name][0]))) for name in MODEL_FOLDERS if name in registered)
         return ModelTree(Path(comfyui.models_dir), tuple(places))
     return ModelTree(default_models_dir(os.environ))
+
+
+def fetch_hint(*model_ids: str) -> str:
+    """What to do about models that are missing: the command that fetches them into the tree that is looked at."""
+    return f"fetch it with `comfy-cpu models fetch {' '.join(model_ids)} --models {shlex.quote(str(models().root))}`"
 
 
 class Steps:

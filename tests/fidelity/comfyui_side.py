@@ -19,16 +19,18 @@ comfyui, job_file, answer_file = map(Path, sys.argv[1:4])
 sys.argv[1:] = ["--cpu"]
 sys.path.insert(0, str(comfyui))
 
+# isort: off
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import utils.extra_config  # noqa: E402, F401  # first: execution brings another module called utils
 import execution  # noqa: E402
 import folder_paths  # noqa: E402
 import nodes  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import utils.extra_config  # noqa: E402, F401  # before torch brings a module called utils
+# isort: on
 
 
 class Server:

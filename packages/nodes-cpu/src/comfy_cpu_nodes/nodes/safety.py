@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from comfy_cpu_core.errors import ModelMissing
 from comfy_cpu_nodes import host
-from comfy_cpu_nodes.arrays import FloatArray, to_numpy
-from comfy_cpu_nodes.ops import detect
-from comfy_cpu_nodes.ops.pixels import to_pixels, to_rgb
+from comfy_cpu_nodes.arrays import to_numpy
+from comfy_cpu_nodes.nodes.detector import SMALL_DETECTOR, find_detector, load_detector
 
-if TYPE_CHECKING:
-    from comfy_cpu_nodes.runtimes import OnnxModel
-
-__all__ = ["NUDENET_FILE", "NudeNetSafetyChecker"]
-
-#: Where the model tree keeps NudeNet's small detector.
-NUDENET_FILE = "Nudenet/320n.onnx"
+__all__ = ["NudeNetSafetyChecker"]
 
 #: The labels that make a picture unfit.
 _NSFW = frozenset(
@@ -78,12 +67,12 @@ class NudeNetSafetyChecker:
         if not 0 <= threshold <= 1:  # nothing ever reaches a threshold that is not a number
             raise host.node_error(f"threshold: a number from 0 to 1 is needed, not {threshold}")
         frames = to_numpy(image)
-        model = _load_detector()
+        detector = load_detector(find_detector(SMALL_DETECTOR))
         steps = host.progress(len(frames))
         flagged: list[dict[str, Any]] = []
         count, highest = 0, 0.0
         for index, frame in enumerate(frames):
-            detections = _detect(model, frame, index)
+            detections = detector.detect(frame, index)
             count += len(detections)
             place = {"image": index} if len(frames) > 1 else {}
             for found in detections:
@@ -100,38 +89,3 @@ class NudeNetSafetyChecker:
             "model": "NudeNet",
         }
         return json.dumps(report, indent=2, allow_nan=False), bool(flagged), highest
-
-
-def _detect(model: OnnxModel, frame: FloatArray, index: int) -> list[detect.Detection]:
-    if not np.isfinite(frame).all():
-        raise host.node_error(f"image {index} cannot be checked: it has pixels that are no numbers")
-    picture = to_rgb(to_pixels(frame))
-    height, width = picture.shape[:2]
-    answer = model.run({model.inputs[0].name: detect.encode(picture)})
-    try:
-        return detect.decode(answer[model.outputs[0].name], (width, height))
-    except ValueError as error:
-        raise host.node_error(f"image {index} cannot be checked: {error}") from error
-
-
-def _load_detector() -> OnnxModel:
-    from comfy_cpu_nodes.runtimes import load_onnx
-
-    # Scores near the threshold decide about safety: no rounding for speed here.
-    return load_onnx(_detector_file(), name=NUDENET_FILE, precision="f32")
-
-
-def _detector_file() -> Path:
-    """The model tree's file, else the one inside the installed `nudenet` package, which is not imported for it."""
-    from comfy_cpu_core.fetchers.package import package_file
-
-    tree = host.models()
-    if tree.has(NUDENET_FILE):
-        return tree.path(NUDENET_FILE)
-    packaged = package_file("nudenet", "320n.onnx")
-    if packaged is None:
-        raise ModelMissing(
-            f"model file {NUDENET_FILE} is neither in the model tree {tree.root} nor in an installed nudenet package",
-            remedy="install it with `pip install 'comfy-cpu-plugin-nudenet[weights]'` (mind its licence notice)",
-        )
-    return packaged

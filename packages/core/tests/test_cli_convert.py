@@ -256,7 +256,7 @@ def test_bad_object_info(run: Run, flow: Any, tmp_path: Path, content: str) -> N
         (["missing.json"], 3, "error: there is no workflow file missing.json\n"),
         (["flow.json", "-s", "4.x"], 2, "error: --set '4.x' is not NODE.INPUT=JSON\n"),
         (["flow.json", "-s", "5.x=1"], 3, "error: flow.json: there is no node '5'\n"),
-        (["flow.json", "-o", "no/such/dir.json"], 3, "error: cannot write no/such/dir.json: No such file"),
+        (["flow.json", "-o", "flow.json/out.json"], 3, "error: cannot write flow.json/out.json: "),
         (["flow.json", "--format", "xml"], 2, "Usage:"),
     ],
 )

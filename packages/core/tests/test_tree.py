@@ -1,4 +1,4 @@
-"""The model tree: where files are looked for."""
+"""The model tree."""
 
 from __future__ import annotations
 
@@ -10,62 +10,69 @@ from comfy_cpu_core.errors import ModelMissing
 from comfy_cpu_core.tree import ModelTree, default_models_dir
 
 
-def put(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> ModelTree:
-    """Looks for `llm` on two disks, for everything else below its root."""
-    return ModelTree(tmp_path / "models", (("llm", (tmp_path / "fast", tmp_path / "models" / "llm")),))
+    for name in (
+        "llm/b.gguf",
+        "llm/a.GGUF",
+        "llm/sub/c.gguf",
+        "llm/notes.txt",
+        "LLM/d.gguf",
+        "llm/same.gguf",
+        "LLM/same.gguf",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "llm" / "folder.gguf").mkdir()
+    return ModelTree(tmp_path)
 
 
-def test_the_users_own_tree() -> None:
-    assert default_models_dir({"COMFY_CPU_MODELS": "/m", "XDG_DATA_HOME": "/d"}) == Path("/m")
-    assert default_models_dir({"XDG_DATA_HOME": "/d"}) == Path("/d/comfy-cpu/models")
-    assert default_models_dir({}) == Path.home() / ".local/share/comfy-cpu/models"
+def test_where_the_tree_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_models_dir({"COMFY_CPU_MODELS": "/models", "XDG_DATA_HOME": "/data"}) == Path("/models")
+    assert default_models_dir({"XDG_DATA_HOME": "/data"}) == Path("/data/comfy-cpu/models")
+    assert default_models_dir({"COMFY_CPU_MODELS": ""}) == Path("/home/me/.local/share/comfy-cpu/models")
 
 
-def test_a_folder_is_below_the_root_unless_said_otherwise(tree: ModelTree, tmp_path: Path) -> None:
-    assert tree.places("ben2_onnx") == (tmp_path / "models" / "ben2_onnx",)
-    assert tree.places("llm") == (tmp_path / "fast", tmp_path / "models" / "llm")
+def test_files_by_their_path_in_the_tree(tree: ModelTree) -> None:
+    assert tree.path("llm/b.gguf") == tree.root / "llm" / "b.gguf"
+    assert tree.has("llm/b.gguf")
+    assert not tree.has("llm")
+    assert not tree.has("llm/gone.gguf")
+    assert tree.require("llm/b.gguf").read_bytes() == b"x"
 
 
-def test_the_first_place_that_has_a_file_wins(tree: ModelTree, tmp_path: Path) -> None:
-    slow = put(tmp_path / "models" / "llm" / "a.gguf")
-    assert tree.require("llm/a.gguf") == slow
-    fast = put(tmp_path / "fast" / "a.gguf")
-    assert tree.require("llm/a.gguf") == fast
+def test_a_file_that_must_be_there(tree: ModelTree) -> None:
+    with pytest.raises(ModelMissing, match=r"model file llm/gone\.gguf is not in the model tree") as caught:
+        tree.require("llm/gone.gguf")
+    assert str(tree.root) in str(caught.value)
+    assert "models fetch" in (caught.value.remedy or "")
+    with pytest.raises(ModelMissing) as caught:
+        tree.require("llm/gone.gguf", remedy="buy it")
+    assert caught.value.remedy == "buy it"
 
 
-def test_a_file_that_is_nowhere(tree: ModelTree, tmp_path: Path) -> None:
-    assert tree.path("llm/a.gguf") == tmp_path / "fast" / "a.gguf"
-    assert not tree.has("llm/a.gguf")
-    with pytest.raises(ModelMissing, match=r"llm/a\.gguf is not in the model tree"):
-        tree.require("llm/a.gguf")
+def test_files_below_a_folder(tree: ModelTree) -> None:
+    assert tree.files("llm", [".gguf"]) == ["a.GGUF", "b.gguf", "same.gguf", "sub/c.gguf"]
+    assert tree.files("llm", [".TXT"]) == ["notes.txt"]
+    assert tree.files("nothing", [".gguf"]) == []
 
 
-def test_directories_are_found_too(tree: ModelTree, tmp_path: Path) -> None:
-    put(tmp_path / "models" / "llm" / "Florence-2-base" / "config.json")
-    assert tree.path("llm/Florence-2-base") == tmp_path / "models" / "llm" / "Florence-2-base"
-
-
-def test_listing_joins_all_places(tree: ModelTree, tmp_path: Path) -> None:
-    put(tmp_path / "models" / "llm" / "a.gguf")
-    put(tmp_path / "models" / "llm" / "sub" / "b.GGUF")
-    put(tmp_path / "models" / "llm" / "notes.txt")
-    put(tmp_path / "fast" / "a.gguf")
-    put(tmp_path / "fast" / "sub" / "c.gguf")
-    assert tree.files("llm", [".gguf"]) == ["a.gguf", "sub/b.GGUF", "sub/c.gguf"]
-    assert tree.files("llm/sub", [".gguf"]) == ["b.GGUF", "c.gguf"]
-    assert tree.files("LLM", [".gguf"]) == []
-
-
-@pytest.mark.parametrize("named", ["b.gguf", "C:/Users/me/models/llm/b.gguf", "C:\\models\\b.gguf", "/home/me/b.gguf"])
-def test_a_name_from_another_machine(tree: ModelTree, tmp_path: Path, named: str) -> None:
-    assert tree.find_by_name(named, ["llm", "LLM"]) is None
-    there = put(tmp_path / "models" / "llm" / "sub" / "b.gguf")
-    assert tree.find_by_name(named, ["LLM", "llm"]) == there
-    assert tree.find_by_name("", ["llm"]) is None
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("b.gguf", "llm/b.gguf"),
+        ("C:/Users/me/models/llm/b.gguf", "llm/b.gguf"),
+        (r"D:\ComfyUI\models\llm\d.gguf", "LLM/d.gguf"),
+        ("/srv/models/c.gguf", "llm/sub/c.gguf"),
+        ("same.gguf", "llm/same.gguf"),  # the folder that was named first
+        ("gone.gguf", None),
+        ("folder.gguf", None),
+        ("", None),
+        ("/", None),
+        ("llm/", None),
+    ],
+)
+def test_a_model_named_on_another_machine(tree: ModelTree, named: str, found: str | None) -> None:
+    assert tree.find_by_name(named, ["llm", "LLM"]) == (tree.path(found) if found else None)

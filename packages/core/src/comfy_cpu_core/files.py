@@ -89,7 +89,7 @@ def place_file(staged: Path, final: Path) -> None:
     _sync(final.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
     """Write a small JSON file, whole or not at all.
 
     Raises:
@@ -98,7 +98,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
     try:
-        beside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        beside.write_text(json.dumps(value, indent=2, sort_keys=sort_keys) + "\n", encoding="utf-8")
         place_file(beside, path)
     finally:
         beside.unlink(missing_ok=True)

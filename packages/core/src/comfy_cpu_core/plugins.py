@@ -147,11 +147,15 @@ def load_plugins(environ: Mapping[str, str], *, strict: bool = False) -> Plugins
         infos.append(
             PluginInfo("core", "comfy-cpu-core", _version("comfy-cpu-core"), _hooks(manager, plugin), "active")
         )
-    for point in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=lambda p: p.name):
-        distribution = point.dist.name if point.dist is not None else ""
-        version = point.dist.version if point.dist is not None else ""
+    for distribution, version, point in _entry_points():
         if point.name in disabled:
             infos.append(PluginInfo(point.name, distribution, version, (), "disabled"))
+            continue
+        if manager.has_plugin(point.name):
+            problem = f"another distribution brings a plugin {point.name!r}, too"
+            if strict:
+                raise UsageError(f"{distribution}: {problem}", remedy="uninstall one of the two")
+            infos.append(PluginInfo(f"{point.name} of {distribution}", distribution, version, (), "broken", problem))
             continue
         try:
             plugin = point.load()
@@ -173,6 +177,15 @@ def load_plugins(environ: Mapping[str, str], *, strict: bool = False) -> Plugins
 def get_plugins() -> Plugins:
     """The plugins of this process, found once."""
     return load_plugins(os.environ)
+
+
+def _entry_points() -> list[tuple[str, str, metadata.EntryPoint]]:
+    """Distribution, version and entry point of every plugin, in an order that no installation decides."""
+    points = [
+        (point.dist.name if point.dist else "", point.dist.version if point.dist else "", point)
+        for point in metadata.entry_points(group=hookspecs.PROJECT)
+    ]
+    return sorted(points, key=lambda found: (found[2].name, found[0]))
 
 
 def _hooks(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import click
 from comfy_cpu_core.cli.console import note, print_json, print_table, print_warning
 from comfy_cpu_core.cli.values import parse_set
 from comfy_cpu_core.errors import InputError, WorkflowError
+from comfy_cpu_core.files import write_json
 
 if TYPE_CHECKING:
     from comfy_cpu_core.convert import Report
@@ -150,12 +151,7 @@ def _warn(report: Report, *, written: bool) -> None:
 
 
 def _write(document: dict[str, Any], path: Path) -> None:
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    # Into a file of its own first, so that an interrupt leaves no half of a workflow behind.
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_json(path, document, sort_keys=False)  # the order of nodes is part of a workflow
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror}", remedy="name another file with -o") from None

@@ -160,7 +160,7 @@ def test_every_kind_of_line(run: Run, ui: Any, flow: Any, plugins: Plugins) -> N
     assert lines[1][4] == '"' + "CUDA" * 14 + "..."
     assert [line[6] for line in lines[2:]] == [
         "its kernels are written for CUDA",
-        "no plugin here has this class",
+        "no plugin here has this class; the names of its inputs are those in the file",
         "plugin fails failed: ValueError: oh",
         "note",
     ]

@@ -180,6 +180,7 @@ def test_the_report_as_json(make_plugins: MakePlugins, ui: Any) -> None:
         "cannot_run": [{**node, "reason": "hm"}],
         "unknown": [{"node_id": "3", "class_type": "Who"}],
         "dropped": [{"node_id": "2", "class_type": "Note", "reason": "note"}],
+        "guessed": ["3"],
         "problems": [{**node, "plugin": "p", "problem": "it answered int, neither InputChange nor CannotRun"}],
     }
     assert report.to_json() == expected

@@ -142,9 +142,9 @@ class TestKnownClass:
         }
 
     def test_many_values_take_no_time(self, ui: UI, signature: Signature) -> None:
-        node = signature("A", {f"seed{i}": ["INT", {"control_after_generate": True}] for i in range(300)})
-        values = [value for i in range(300) for value in (i, "fixed")] + [0] * 900
-        assert read(ui, node, values) == {f"seed{i}": i for i in range(300)}
+        node = signature("A", {f"seed{i}": ["INT", {"control_after_generate": True}] for i in range(100)})
+        values = [value for i in range(100) for value in (i, "fixed")] + [0] * 300
+        assert read(ui, node, values) == {f"seed{i}": i for i in range(100)}
 
 
 class TestUnknownClass:

@@ -107,12 +107,18 @@ class PluginProblem:
 
 @dataclass(frozen=True)
 class Report:
-    """What the conversion of a workflow changed, and what stands in the way of running it on a CPU."""
+    """What the conversion of a workflow changed, and what stands in the way of running it on a CPU.
+
+    Attributes:
+        dropped: what does not run anyway, as `Workflow.dropped`.
+        guessed: ids of nodes whose inputs have their names from the file, as `Workflow.guessed`.
+    """
 
     changes: tuple[Change, ...] = ()
     cannot_run: tuple[StuckNode, ...] = ()
     unknown: tuple[UnknownNode, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    guessed: tuple[str, ...] = ()
     problems: tuple[PluginProblem, ...] = ()
 
     @property
@@ -128,6 +134,7 @@ class Report:
         "cannot_run": [{"node_id", "class_type", "reason"}],
         "unknown": [{"node_id", "class_type"}],
         "dropped": [{"node_id", "class_type", "reason"}],
+        "guessed": [node id],
         "problems": [{"node_id", "class_type", "plugin", "problem"}]}``
         """
         return {
@@ -136,6 +143,7 @@ class Report:
             "cannot_run": [dict(vars(node)) for node in self.cannot_run],
             "unknown": [dict(vars(node)) for node in self.unknown],
             "dropped": [dict(vars(node)) for node in self.dropped],
+            "guessed": list(self.guessed),
             "problems": [dict(vars(problem)) for problem in self.problems],
         }
 
@@ -180,7 +188,14 @@ def to_cpu(workflow: Workflow, plugins: Plugins, known: NodeRegistry) -> tuple[W
         if made:
             nodes[node_id] = replace(node, inputs={**node.inputs, **{change.input: change.new for change in made}})
             changes += made
-    report = Report(tuple(changes), tuple(cannot_run), tuple(unknown), workflow.dropped, tuple(problems))
+    report = Report(
+        changes=tuple(changes),
+        cannot_run=tuple(cannot_run),
+        unknown=tuple(unknown),
+        dropped=workflow.dropped,
+        guessed=workflow.guessed,
+        problems=tuple(problems),
+    )
     return replace(workflow, nodes=nodes), report
 
 

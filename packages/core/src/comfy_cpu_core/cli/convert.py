@@ -123,7 +123,10 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
     for stuck in report.cannot_run:
         yield "cannot run", stuck.node_id, stuck.class_type, "", "", "", stuck.reason
     for unknown in report.unknown:
-        yield "unknown", unknown.node_id, unknown.class_type, "", "", "", "no plugin here has this class"
+        why = "no plugin here has this class"
+        if unknown.node_id in report.guessed:
+            why += "; the names of its inputs are those in the file"
+        yield "unknown", unknown.node_id, unknown.class_type, "", "", "", why
     for problem in report.problems:
         why = f"plugin {problem.plugin} failed: {problem.problem}"
         yield "not checked", problem.node_id, problem.class_type, "", "", "", why

@@ -134,3 +134,20 @@ def test_bfloat16_stays_close_to_float32(save: Any, x: np.ndarray, monkeypatch: 
     monkeypatch.setenv(RUNTIME_VARIABLE, "onnxruntime")
     expected = load_onnx(path, name="net").run({"x": x})["y"].astype(np.float32)
     assert np.abs(result - expected).mean() < 0.01 * expected.std()
+
+
+def refuse(model: Any) -> bool:
+    raise RuntimeError("Frobnicate does not take bf16")
+
+
+@pytest.mark.parametrize("rewrite", [refuse, lambda model: False])
+def test_a_model_that_cannot_be_rewritten_runs_as_it_is(
+    save: Any, x: np.ndarray, rewrite: Any, monkeypatch: pytest.MonkeyPatch, change_resources: Any
+) -> None:
+    path = upsampling_network(save, np.float16)
+    expected = load_onnx(path, name="net", precision="f32").run({"x": x})["y"].astype(np.float32)
+    change_resources(instruction_sets=frozenset({"avx512_bf16"}))
+    monkeypatch.setattr("comfy_cpu_nodes.runtimes._openvino.supports_bf16", lambda: True)
+    monkeypatch.setattr("comfy_cpu_nodes.runtimes._openvino.to_bfloat16", rewrite)
+    result = load_onnx(path, name="net").run({"x": x})["y"].astype(np.float32)
+    assert np.abs(result - expected).mean() < 0.01 * expected.std()

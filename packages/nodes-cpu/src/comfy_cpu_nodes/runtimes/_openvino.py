@@ -45,14 +45,9 @@ class OpenvinoSession(Session):
         import openvino as ov
 
         before = resident_bytes()
-        model = _read(path)
-        if precision == "bf16":
-            fold_upsampling(model)
-            if not to_bfloat16(model):
-                model = _read(path)  # OpenVINO then chooses by itself what runs in bfloat16
+        model, self._compiled = _compiled(path, precision, _properties(precision, threads))
         self.inputs = tuple(_tensor_info(port) for port in model.inputs)
         self.outputs = tuple(_tensor_info(port) for port in model.outputs)
-        self._compiled: Any = _core().compile_model(model, "CPU", _properties(precision, threads))
         self._request: Any = self._compiled.create_infer_request()
         self.runtime = f"openvino {ov.__version__.split('-')[0]}"
         self.precision = precision
@@ -89,6 +84,20 @@ class OpenvinoSession(Session):
         """Drop the compiled model."""
         self._request = self._compiled = None
         return_freed_memory()
+
+
+def _compiled(path: Path, precision: str, properties: dict[str, Any]) -> tuple[Any, Any]:
+    """The model as it was read, and as it was compiled."""
+    model = _read(path)
+    if precision == "bf16":
+        try:
+            fold_upsampling(model)
+            if to_bfloat16(model):
+                return model, _core().compile_model(model, "CPU", properties)
+        except RuntimeError:
+            pass  # some operator does not take bfloat16
+        model = _read(path)  # as it is: OpenVINO chooses what runs in bfloat16
+    return model, _core().compile_model(model, "CPU", properties)
 
 
 def _read(path: Path) -> Any:

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from packaging.version import Version
+
 from comfy_cpu_core.errors import ComfyCpuError, HubError, ModelCorrupt
 from comfy_cpu_core.fetchers import FetchedFile, FetchProgress, ResolvedModel
 from comfy_cpu_core.fetchers.hub_errors import BodyTooShort, hub_error
@@ -36,11 +38,15 @@ class HubFetcher:
         endpoint: another Hub than HF_ENDPOINT's.
         token: another token than HF_TOKEN's or the one of ``hf auth login``.
         pause_s: seconds before a connection that broke off is opened again.
+
+    Raises:
+        HubError: huggingface_hub is too old.
     """
 
     def __init__(self, *, endpoint: str | None = None, token: str | None = None, pause_s: float = 1.0) -> None:
         from huggingface_hub import HfApi
 
+        _check_library()
         self._api = HfApi(endpoint=endpoint, token=token, library_name="comfy-cpu")
         self._token = token
         self._pause_s = pause_s
@@ -237,6 +243,17 @@ class HubFetcher:
 
         has_token = self._token is not None or get_token() is not None
         return hub_error(error, repo=repo, what=what, endpoint=self._api.endpoint, has_token=has_token, kept=kept)
+
+
+def _check_library() -> None:
+    """Nodes inside a ComfyUI need no Hub, and transformers 4 keeps huggingface_hub below 1.0 there; fetching needs it."""
+    from huggingface_hub import __version__
+
+    if Version(__version__) < Version("1.0"):
+        raise HubError(
+            f"huggingface_hub {__version__} is too old to fetch models with: 1.0 is needed",
+            remedy="run comfy-cpu from an environment of its own, and name this model tree with --models DIR",
+        )
 
 
 def _repo(spec: ModelSpec) -> str:

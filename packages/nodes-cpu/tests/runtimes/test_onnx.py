@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -28,6 +29,12 @@ from comfy_cpu_nodes.runtimes import (
 )
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def python(program: str, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_a_model_says_what_it_takes_and_gives(double: Path, runtime: str) -> None:
@@ -132,7 +139,9 @@ def test_a_damaged_file_is_corrupt(
     assert capfd.readouterr() == ("", "")  # no library talks past our error
 
 
-def test_an_unknown_operator_is_an_error_that_names_it(tmp_path: Path, runtime: str) -> None:
+def test_an_unknown_operator_is_an_error_that_names_it(
+    tmp_path: Path, runtime: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     node = helper.make_node("Frobnicate", ["x"], ["y"], domain="example.invalid")
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     graph = helper.make_graph([node], "g", [info], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
@@ -141,6 +150,7 @@ def test_an_unknown_operator_is_an_error_that_names_it(tmp_path: Path, runtime: 
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), str(path))
     with pytest.raises(ModelCorrupt, match="Frobnicate"):
         load_onnx(path, name="unknown")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_file_and_a_directory(tmp_path: Path, runtime: str) -> None:
@@ -194,6 +204,17 @@ def test_threads_follow_the_resources(
     change_resources(threads=threads)
     model = load_onnx(double, name="double")
     assert model.threads == model.use().threads == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can confine a process to a CPU")
+def test_threads_follow_the_affinity_of_the_process(double: Path, runtime: str) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from comfy_cpu_nodes.runtimes import load_onnx\n"
+        "print(load_onnx(pathlib.Path(sys.argv[1]), name='m').threads)"
+    )
+    assert python(program, str(double)) == "1"
 
 
 def test_the_precision_follows_the_cpu_the_variable_and_the_file(
@@ -351,12 +372,6 @@ def test_waiting_for_another_inference_ends_too(slow: OnnxModel, run: RunContext
 
 
 # --- what is imported -----------------------------------------------------------------------------------------------
-
-
-def python(program: str, *arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def test_importing_the_package_loads_no_model_library() -> None:

@@ -55,7 +55,10 @@ class OnnxruntimeSession(Session):
         # Threads that spin while they wait take the CPU from other runtimes in this process, and eat a quota.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what is wrong is raised, too
-        self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # The fallback would try the same once more, and print that it does.
+        self._session: Any = ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
         self.inputs = tuple(_tensor_info(value) for value in self._session.get_inputs())
         self.outputs = tuple(_tensor_info(value) for value in self._session.get_outputs())
         self.runtime = f"onnxruntime {ort.__version__}"

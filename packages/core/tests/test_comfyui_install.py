@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,7 +103,8 @@ def pretender(tmp_path: Path) -> Pretender:
 @pytest.fixture
 def from_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if we had been installed from an index."""
-    monkeypatch.setattr(sources, "_directory", lambda name: None)
+    core = SimpleNamespace(version=VERSION, read_text=lambda name: None)
+    monkeypatch.setattr(sources.metadata, "distribution", lambda name: core)
 
 
 @pytest.fixture
@@ -250,57 +251,48 @@ def test_from_an_index_the_same_version(extras: tuple[str, ...], requirement: st
     assert sources.requirements(extras) == [requirement]
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, distributions: Mapping[str, tuple[str | None, list[str]]]) -> None:
-    """Let these be installed here: name → (the directory that it came from, what it requires)."""
-
-    def distribution(name: str) -> SimpleNamespace:
-        if name not in distributions:
-            raise metadata.PackageNotFoundError(name)
-        where = distributions[name][0]
-        origin = json.dumps({"url": f"file://{where}", "dir_info": {"editable": True}}) if where else None
-        return SimpleNamespace(version=VERSION, read_text=lambda file: origin if file == "direct_url.json" else None)
-
-    def requires(name: str) -> list[str]:
-        distribution(name)
-        return distributions[name][1]
-
-    monkeypatch.setattr(sources.metadata, "distribution", distribution)
-    monkeypatch.setattr(sources.metadata, "requires", requires)
+@pytest.fixture
+def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A checkout that core was installed from."""
+    origin = {"url": (tmp_path / "a b/packages/core").as_uri(), "dir_info": {"editable": True}}
+    core = SimpleNamespace(version=VERSION, read_text=lambda name: json.dumps(origin))
+    monkeypatch.setattr(sources.metadata, "distribution", lambda name: core)
+    return tmp_path / "a b"
 
 
-def test_from_a_checkout_the_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("core", "nodes cpu", "ben2"):
-        (tmp_path / name).mkdir()
-    space = str(tmp_path / "nodes cpu").replace(" ", "%20")
-    installed(
-        monkeypatch,
-        {
-            "comfy-cpu-core": (str(tmp_path / "core"), ["click"]),
-            "comfy-cpu-nodes": (
-                space,
-                [
-                    "comfy-cpu-core==0.1.0",
-                    "numpy",
-                    'comfy_cpu_plugin_ben2; extra == "models"',
-                    'comfy-cpu-plugin-other; extra == "models"',
-                    'comfy-cpu-plugin-unwanted; extra == "more"',
-                ],
-            ),
-            "comfy-cpu-plugin-ben2": (str(tmp_path / "ben2"), ["comfy-cpu-core>=0.1,<0.2"]),
-            "comfy-cpu-plugin-unwanted": (str(tmp_path / "core"), []),
-        },
-    )
-    assert sources.requirements(["openvino", "models"]) == [
-        f"{tmp_path}/nodes cpu[openvino,models]",
-        str(tmp_path / "core"),
-        str(tmp_path / "ben2"),
-        "comfy-cpu-plugin-other",
-    ]
+def member(repository: Path, folder: str, name: str, lines: str = "") -> Path:
+    directory = repository / folder
+    directory.mkdir(parents=True)
+    (directory / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n{lines}')
+    return directory
 
 
-def test_a_checkout_that_is_gone_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    installed(monkeypatch, {"comfy-cpu-core": (str(tmp_path / "gone"), [])})
+def test_from_a_checkout_the_directories(repository: Path) -> None:
+    extras = """
+dependencies = ["comfy-cpu-core==0.1.0", "numpy>=1.26"]
+[project.optional-dependencies]
+openvino = ["openvino"]
+models = ["comfy_cpu_plugin_ben2", "comfy-cpu-plugin-elsewhere"]
+more = ["comfy-cpu-plugin-unwanted"]
+"""
+    core = member(repository, "packages/core", "comfy-cpu-core", 'dependencies = ["click"]')
+    nodes = member(repository, "packages/nodes-cpu", "comfy-cpu-nodes", extras)
+    ben2 = member(repository, "plugins/ben2", "Comfy_CPU-plugin.ben2", 'dependencies = ["comfy-cpu-core>=0.1,<0.2"]')
+    member(repository, "plugins/unwanted", "comfy-cpu-plugin-unwanted")
+    member(repository, "tools/other", "other")
+    assert sources.requirements(["openvino", "models"]) == [f"{nodes}[openvino,models]", str(core), str(ben2)]
+    assert sources.requirements([]) == [str(nodes), str(core)]
+
+
+def test_core_alone_in_a_directory_takes_the_nodes_from_the_index(repository: Path) -> None:
+    member(repository, "packages/core", "comfy-cpu-core")
     assert sources.requirements([]) == [f"comfy-cpu-nodes=={VERSION}"]
+
+
+def test_this_checkout() -> None:
+    directories = sources.requirements(["models"])
+    assert directories[0].endswith("/packages/nodes-cpu[models]")
+    assert {Path(directory).parent.name for directory in directories} == {"packages", "plugins"}
 
 
 @pytest.mark.usefixtures("from_index")

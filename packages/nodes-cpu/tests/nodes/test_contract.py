@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,34 @@ def plain(kind: str, default: object) -> tuple[Any, dict[str, Any]]:
     return kind, {"default": default}
 
 
+LABELS = [
+    "FEMALE_GENITALIA_COVERED",
+    "FACE_FEMALE",
+    "BUTTOCKS_EXPOSED",
+    "FEMALE_BREAST_EXPOSED",
+    "FEMALE_GENITALIA_EXPOSED",
+    "MALE_BREAST_EXPOSED",
+    "ANUS_EXPOSED",
+    "FEET_EXPOSED",
+    "BELLY_COVERED",
+    "FEET_COVERED",
+    "ARMPITS_COVERED",
+    "ARMPITS_EXPOSED",
+    "FACE_MALE",
+    "BELLY_EXPOSED",
+    "MALE_GENITALIA_EXPOSED",
+    "ANUS_COVERED",
+    "FEMALE_BREAST_COVERED",
+    "BUTTOCKS_COVERED",
+]
+
+FINISHING: list[tuple[str, str, tuple[Any, dict[str, Any]]]] = [
+    (OPT, "background_color", combo(BGC, "none")),
+    (OPT, "custom_hex_color", plain("STRING", "#FFFFFF")),
+    (OPT, "sensitivity", number("FLOAT", 1, 0, 1, 0.01)),
+    (OPT, "mask_blur", number("INT", 0, 0, 64, 1)),
+    (OPT, "mask_offset", number("INT", 0, -64, 64, 1)),
+]
 HIDDEN = [(HID, "unique_id", ("UNIQUE_ID", {})), (HID, "prompt", ("PROMPT", {}))]
 SIDE = number("INT", 1024, 64, 8192, 64)
 
@@ -43,11 +73,31 @@ CONTRACT: dict[str, tuple[str, bool, list[tuple[str, str, tuple[Any, dict[str, A
         [
             (REQ, "image", IMAGE),
             (REQ, "provider", combo(PROV, "CPU")),
-            (OPT, "background_color", combo(BGC, "none")),
-            (OPT, "custom_hex_color", plain("STRING", "#FFFFFF")),
-            (OPT, "sensitivity", number("FLOAT", 1, 0, 1, 0.01)),
-            (OPT, "mask_blur", number("INT", 0, 0, 64, 1)),
-            (OPT, "mask_offset", number("INT", 0, -64, 64, 1)),
+            *FINISHING,
+        ],
+        [("image", "IMAGE"), ("mask", "MASK")],
+    ),
+    "BiRefNet_ONNX_RemoveBg": (
+        "remove_background",
+        False,
+        [
+            (REQ, "image", IMAGE),
+            (REQ, "model_variant", combo(["general", "portrait", "general-lite", "matting"], "general")),
+            (REQ, "provider", combo(PROV, "CPU")),
+            *FINISHING,
+            (OPT, "process_resolution", number("INT", 1024, 512, 2048, 64)),
+        ],
+        [("image", "IMAGE"), ("mask", "MASK")],
+    ),
+    "BiRefNet_HR_RemoveBg": (
+        "remove_background",
+        False,
+        [
+            (REQ, "image", IMAGE),
+            (REQ, "model_variant", combo(["BiRefNet_HR", "BiRefNet_HR-matting"], "BiRefNet_HR")),
+            *FINISHING,
+            (OPT, "process_resolution", number("INT", 2048, 1024, 2560, 256)),
+            (OPT, "use_fp16", plain("BOOLEAN", True)),
         ],
         [("image", "IMAGE"), ("mask", "MASK")],
     ),
@@ -157,6 +207,35 @@ CONTRACT: dict[str, tuple[str, bool, list[tuple[str, str, tuple[Any, dict[str, A
         [(REQ, "image", IMAGE), (OPT, "threshold", number("FLOAT", 0.6, 0, 1, 0.05))],
         [("json", "STRING"), ("is_nsfw", "BOOLEAN"), ("max_score", "FLOAT")],
     ),
+    "NudenetModelLoader": (
+        "load_model",
+        False,
+        [(REQ, "model", (["320n.onnx", "640m.onnx"], {}))],
+        [("NUDENET_MODEL", "NUDENET_MODEL")],
+    ),
+    "FilterdLabel": (
+        "filter_labels",
+        False,
+        [(REQ, label, plain("BOOLEAN", True)) for label in LABELS],
+        [("FILTERED_LABELS", "FILTERED_LABELS")],
+    ),
+    "ApplyNudenet": (
+        "apply_nudenet",
+        False,
+        [
+            (REQ, "nudenet_model", ("NUDENET_MODEL", {})),
+            (REQ, "image", IMAGE),
+            (REQ, "censor_method", (["pixelate", "blur", "gaussian_blur", "image"], {})),
+            (REQ, "filtered_labels", ("FILTERED_LABELS", {})),
+            (REQ, "min_score", number("FLOAT", 0.2, 0, 1, 0.01)),
+            (REQ, "blocks", number("INT", 3, 1, 100, 1)),
+            (REQ, "block_count_scaling", (["fixed", "fewer_when_small", "fewer_when_large"], {})),
+            (OPT, "overlay_image", IMAGE),
+            (OPT, "overlay_strength", number("FLOAT", 1, 0, 10, 0.1)),
+            (OPT, "alpha_mask", ("MASK", {})),
+        ],
+        [("IMAGE", "IMAGE")],
+    ),
 }
 
 # What we add to what the world knows.
@@ -167,6 +246,13 @@ def test_nothing_is_missing() -> None:
     assert set(NODE_CLASS_MAPPINGS) >= set(CONTRACT) | OWN
     assert set(NODE_DISPLAY_NAME_MAPPINGS) == set(NODE_CLASS_MAPPINGS)
     assert len(NODES) == len(NODE_CLASS_MAPPINGS), "no class_type twice"
+
+
+@pytest.fixture(autouse=True)
+def detectors(put_model: Callable[[str], Path]) -> None:
+    """The model tree of the loader's list."""
+    put_model("Nudenet/320n.onnx")
+    put_model("Nudenet/640m.onnx")
 
 
 @pytest.mark.parametrize("class_type", CONTRACT)
@@ -203,7 +289,7 @@ def test_functions_take_the_inputs_with_their_defaults(class_type: str) -> None:
             default = parameters[spec.name].default
             assert default == (spec.default if spec.is_widget else None), spec.name
         else:
-            assert spec.name in parameters
+            assert takes_all or spec.name in parameters
 
 
 @pytest.mark.parametrize("class_type", sorted(CONTRACT.keys() | OWN))

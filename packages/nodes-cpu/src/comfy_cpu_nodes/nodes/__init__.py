@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from comfy_cpu_core.nodes import NodeClass
 from comfy_cpu_nodes.nodes.background import Ben2RawMask, Ben2RemoveBackground
+from comfy_cpu_nodes.nodes.birefnet import BiRefNetHrRemoveBackground, BiRefNetRemoveBackground
 from comfy_cpu_nodes.nodes.memory import FreeVram, FreeVramAutomatic, FreeVramInline, VramMonitor, VramMonitorInline
+from comfy_cpu_nodes.nodes.nudenet import ApplyNudenet, FilteredLabel, NudenetModelLoader
 from comfy_cpu_nodes.nodes.resize import (
     ImageResizeForProcessing,
     ImageResizeToReference,
@@ -80,6 +82,39 @@ NODES: tuple[NodeClass, ...] = (
         extras=_ONNX,
     ),
     NodeClass("ShowText|pysssss", ShowText, "Show Text", "show a text as an output"),
+    NodeClass(
+        "NudenetModelLoader",
+        NudenetModelLoader,
+        "Nudenet Model Loader",
+        "load a NudeNet detector",
+        requires="openvino or onnxruntime; a NudeNet model",
+        extras=_ONNX,
+    ),
+    NodeClass("FilterdLabel", FilteredLabel, "Filtered Labels", "choose what is censored"),
+    NodeClass(
+        "ApplyNudenet",
+        ApplyNudenet,
+        "Apply Nudenet",
+        "censor what NudeNet finds in every picture of a batch",
+        requires="openvino or onnxruntime; a NudeNet model",
+        extras=_ONNX,
+    ),
+    NodeClass(
+        "BiRefNet_ONNX_RemoveBg",
+        BiRefNetRemoveBackground,
+        "BiRefNet ONNX Remove Background",
+        "cut the subject out of a picture",
+        requires="openvino or onnxruntime; the model birefnet-general, or another variant",
+        extras=_ONNX,
+    ),
+    NodeClass(
+        "BiRefNet_HR_RemoveBg",
+        BiRefNetHrRemoveBackground,
+        "BiRefNet HR Remove Background",
+        "cut the subject out of a large picture",
+        requires="openvino or onnxruntime; an ONNX export of your own in birefnet_hr/",
+        extras=_ONNX,
+    ),
 )
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {node.class_type: node.cls for node in NODES}

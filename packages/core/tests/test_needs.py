@@ -118,6 +118,23 @@ def test_require_a_model_that_nobody_has(tree: ModelTree) -> None:
     assert raised.value.remedy == "choose one of general, portrait"
 
 
+def test_a_file_that_the_user_supplies_meets_a_need_that_no_model_meets(tree: ModelTree) -> None:
+    need = ModelNeed(None, "variant", "HR", "export it to ONNX and put it there", "hr/HR.onnx")
+    family = plugins(family=plugin(needs=[("Cut", need)]))
+    with pytest.raises(ModelMissing) as raised:
+        require_models(NODES, family, tree)
+    assert str(raised.value) == f"node 7:2 (Cut): model file hr/HR.onnx is not in the model tree {tree.root}"
+    assert raised.value.remedy == "export it to ONNX and put it there"
+    put(tree, "hr/HR.onnx")
+    assert require_models(NODES, family, tree) == models_for_prompt(NODES, family)
+
+
+@pytest.mark.parametrize("target", ["../x.onnx", "/x.onnx", "a/../../x", "", "a\\b"])
+def test_such_a_file_lies_in_the_tree(target: str) -> None:
+    with pytest.raises(ValueError, match="not a path inside the model tree"):
+        ModelNeed(None, "variant", "HR", "", target)
+
+
 def test_the_tree_goes_before_the_installed_package(
     tree: ModelTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,9 +104,16 @@ class ModelNeed:
         input: the node's input that names it, or None if the class implies it.
         value: what that input says.
         reason: one line, where `model_id` is None: why nothing fits, and what the user can do.
+        target: where `model_id` is None: the file that meets the need if the user puts it into the model tree, as a
+            path in the tree; None if no file would.
     """
 
     model_id: str | None
     input: str | None = None
     value: object = None
     reason: str = ""
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.target is not None and not _stays_inside(self.target):
+            raise ValueError(f"target {self.target!r} is not a path inside the model tree")

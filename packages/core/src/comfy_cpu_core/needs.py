@@ -112,7 +112,8 @@ def missing_models(needs: Iterable[NodeNeed], tree: ModelTree) -> list[MissingMo
     missing = []
     for need in needs:
         if need.spec is None:
-            missing.append(MissingModel(need, ()))
+            if need.need.target is None or not tree.has(need.need.target):
+                missing.append(MissingModel(need, ()))
             continue
         files = tuple(f for f in need.spec.files if find_model_file(need.spec, f, tree) is None)
         if files:
@@ -133,6 +134,11 @@ def require_models(nodes: Iterable[PromptNode], plugins: Plugins, tree: ModelTre
         return needs
     first = missing[0]
     who = f"node {first.need.node_id} ({first.need.class_type})"
+    if first.need.spec is None and first.need.need.target is not None:
+        raise ModelMissing(
+            f"{who}: model file {first.need.need.target} is not in the model tree {tree.root}",
+            remedy=first.need.need.reason or None,
+        )
     if first.need.spec is None:
         asked = f" {first.need.need.input}={first.need.need.value!r}" if first.need.need.input else ""
         raise ModelMissing(f"{who}: no known model fits{asked}", remedy=first.need.need.reason or None)

@@ -29,4 +29,5 @@ def probabilities(scores: FloatArray) -> FloatArray:
     if scores.min() >= 0 and scores.max() <= 1:
         return scores
     # By way of tanh, which cannot overflow.
-    return np.float32(0.5) * (np.tanh(scores * np.float32(0.5)) + np.float32(1))
+    shares: FloatArray = np.float32(0.5) * (np.tanh(scores * np.float32(0.5)) + np.float32(1))
+    return shares

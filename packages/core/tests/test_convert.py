@@ -80,6 +80,12 @@ def test_changes_are_made_and_reported(workflow: Workflow, make_plugins: MakePlu
     assert workflow.to_prompt() == PROMPT
 
 
+def test_true_is_not_one(workflow: Workflow, make_plugins: MakePlugins) -> None:
+    converted, report = to_cpu(workflow, make_plugins(p=changing("n", 1)), KNOWN)
+    assert [(change.node_id, change.old) for change in report.changes] == [("2:3", True)]
+    assert converted.to_prompt()["2:3"]["inputs"]["n"] is not True
+
+
 def test_nothing_to_change(workflow: Workflow, make_plugins: MakePlugins) -> None:
     assert to_cpu(workflow, make_plugins(), KNOWN) == (workflow, Report())
 

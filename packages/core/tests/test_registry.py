@@ -27,8 +27,11 @@ class Node:
 
 
 class BadNode:
+    read = 0
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        cls.read += 1
         raise KeyError("folder")
 
 
@@ -105,6 +108,7 @@ def test_broken_plugins_and_classes_do_no_harm(make_plugins: MakePlugins) -> Non
     assert registry.signatures.get("Bad") is None
     assert registry.problems == {"Bad": "its inputs cannot be read (KeyError: 'folder')"}
     assert problem(plugins, "bad") == ("active", "node class 'Bad': its inputs cannot be read (KeyError: 'folder')")
+    assert BadNode.read == 1
     assert registry.get("Bad") is not None  # it is there, but nobody can use it
 
 

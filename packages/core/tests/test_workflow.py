@@ -185,6 +185,13 @@ class TestToUi:
         node = load(graph.document(), {}).with_input("1.x", 2).to_ui()["nodes"][0]
         assert (node["widgets_values"], node["widgets_values_named"]) == ([2], {"x": 2})
 
+    def test_named_values_that_differ_are_written_where_they_were_read(self, ui: UI) -> None:
+        graph = ui().node(1, "A", "x*:INT y*:INT", "", [1, 2], widgets_values_named={"x": 1, "y": 3})
+        workflow = load(graph.document(), {})
+        assert workflow.nodes["1"].inputs == {"x": 1, "y": 3}
+        node = workflow.with_input("1.y", 4).to_ui()["nodes"][0]
+        assert (node["widgets_values"], node["widgets_values_named"]) == ([1, 2], {"x": 1, "y": 4})
+
     def subgraph(self, ui: UI, *hosts: Any) -> dict[str, Any]:
         inner = ui().node(2, "A", "n*:INT m*:INT", "", [1, 2]).link(-10, 0, 2, "n").subgraph("g", "n:INT")
         graph = ui()

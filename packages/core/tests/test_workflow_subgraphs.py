@@ -110,6 +110,20 @@ def test_an_output_that_nothing_feeds(ui: UI) -> None:
     assert inputs(load(around(ui, "image:IMAGE").document(definition), {}))["9"] == {}
 
 
+def test_outside_the_type_of_the_node_counts(ui: UI) -> None:
+    definition = ui().node(2, "A", "image:IMAGE").link(-10, 0, 2, "image").subgraph("g", "x:*")
+    graph = (
+        ui()
+        .node(7, "Load", "", "IMAGE MASK")
+        .node(8, "Mix", "mask:MASK image:IMAGE", "IMAGE", mode=4)
+        .node(1, "g", "x:*")
+        .link(7, 1, 8, "mask")
+        .link(7, 0, 8, "image")
+        .link(8, 0, 1, "x")
+    )
+    assert inputs(load(graph.document(definition), {}))["1:2"] == {"image": ["7", 1]}
+
+
 def test_links_decide_where_the_list_of_link_ids_is_wrong(ui: UI) -> None:
     definition = blur(ui)
     definition["outputs"][0]["linkIds"] = [404]
@@ -162,6 +176,11 @@ class TestShownWidgets:
     def test_values_by_name(self, ui: UI) -> None:
         assert self.read(ui, {"radius": 31, "image": None}) == (31, 4)
 
+    def test_named_values_are_written_where_they_were_read(self, ui: UI) -> None:
+        graph = around(ui, values=[30], widgets_values_named={"radius": 32})
+        host = load(graph.document(blur(ui)), {}).with_input("1:2.radius", 33).to_ui()["nodes"][1]
+        assert (host["widgets_values"], host["widgets_values_named"]) == ([30], {"radius": 33})
+
     def test_named_values_go_before_places(self, ui: UI) -> None:
         assert self.read(ui, [30], widgets_values_named={"radius": 32}) == (32, 4)
         assert self.read(ui, [30], widgets_values_named={"radius": 30}) == (30, 4)
@@ -198,6 +217,21 @@ class TestShownWidgets:
         )
         graph = ui().node(1, "g", "seed*:INT n*:INT", "IMAGE", [8, "randomize", 9])
         assert inputs(load(graph.document(definition), {}))["1:2"] == {"seed": 8, "n": 9}
+
+    def test_a_choice_that_is_a_value_is_not_skipped(self, ui: UI) -> None:
+        definition = (
+            ui()
+            .node(2, "A", "seed*:INT mode*:STRING", "IMAGE", [1, "fixed", "free"])
+            .link(-10, 0, 2, "seed")
+            .link(-10, 1, 2, "mode")
+            .subgraph("g", "seed:INT mode:STRING", "image:IMAGE")
+        )
+        graph = ui().node(1, "g", "seed*:INT mode*:STRING", "IMAGE", [8, "fixed"])
+        assert inputs(load(graph.document(definition), {}))["1:2"] == {"seed": 8, "mode": "fixed"}
+
+    def test_the_value_at_the_node_does_not_count_behind_a_bypassed_node(self, ui: UI) -> None:
+        graph = around(ui, values=[30]).node(5, "Math", "a*:INT", "INT", [7], mode=4).link(5, 0, 1, "radius")
+        assert self.radius_and_seed(load(graph.document(blur(ui)), {})) == (3, 4)
 
     def test_the_class_tells_what_is_a_widget(self, ui: UI, signature: Any) -> None:
         known: dict[str, NodeSignature] = {"Blur": signature("Blur", {"image": ["IMAGE"], "radius": ["INT"]})}
@@ -250,6 +284,16 @@ def test_subgraphs_that_multiply(ui: UI, monkeypatch: pytest.MonkeyPatch) -> Non
     levels = [ui().node(1, f"g{i + 1}").node(2, f"g{i + 1}").subgraph(f"g{i}") for i in range(10)]
     with pytest.raises(WorkflowError, match="more than 100 nodes"):
         load(ui().node(1, "g0").document(*levels, ui().node(1, "A").subgraph("g10")), {})
+
+
+def test_subgraphs_that_hold_much(ui: UI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui_module, "_MAX_NODES", 100)
+    many = ui()
+    for number in range(60):
+        many.node(number, "A")
+    assert len(load(ui().node(1, "g").document(many.subgraph("g")), {}).nodes) == 60
+    with pytest.raises(WorkflowError, match="more than 100 nodes"):
+        load(ui().node(1, "g").node(2, "g").document(many.subgraph("g")), {})
 
 
 def test_subgraphs_that_multiply_nothing(ui: UI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,9 @@ def test_nodes_come_in_the_order_of_execution(ui: UI) -> None:
     assert list(load(graph.document(), {}).nodes) == ["1", "2", "3"]
 
 
-def test_known_classes_are_not_guessed(ui: UI, signature: Callable[..., NodeSignature]) -> None:
-    known = {"A": signature("A", {"x": ["INT"]}, {"y": ["IMAGE"]})}
+def test_known_classes_are_not_guessed(ui: UI) -> None:
+    info = {"input": {"required": {"x": ["INT"]}, "optional": {"y": ["IMAGE"]}, "hidden": {"z": "PROMPT"}}}
+    known = {"A": NodeSignature.from_object_info("A", info)}
     workflow = load(ui().node(1, "A", "", "", [1]).node(2, "B").document(), known)
     assert workflow.guessed == ("2",)
     assert workflow.declared == {"1": frozenset({"x", "y"})}
@@ -174,6 +175,18 @@ class TestBypass:
 
     def test_an_output_that_the_file_does_not_list(self, ui: UI) -> None:
         assert self.route(ui, "a:MASK b:IMAGE", "", 0, "IMAGE") == "in1"
+
+    def test_old_files_list_the_options_as_the_type(self, ui: UI) -> None:
+        graph = (
+            ui()
+            .node(1, "Source", "", "*")
+            .node(8, "Mix", "a:MASK b:x", "COMBO", mode=4)
+            .node(9, "Sink", "x:COMBO")
+            .link(1, 0, 8, "b")
+            .link(8, 0, 9, "x")
+        )
+        graph.nodes[1]["inputs"][1]["type"] = ["fast", "good"]
+        assert inputs(load(graph.document(), {}))["9"] == {"x": ["1", 0]}
 
     def test_a_chain(self, ui: UI) -> None:
         graph = (

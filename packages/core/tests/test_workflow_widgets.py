@@ -63,6 +63,7 @@ class TestKnownClass:
             ({"seed": ["INT"], "mode": [["fixed", "free"]]}, [1, "fixed", "fixed"], {"seed": 1, "mode": "fixed"}),
             ({"seed": ["INT"], "on": ["BOOLEAN"]}, [1, True], {"seed": 1, "on": True}),
             ({"seed": ["INT"], "on": ["BOOLEAN"]}, [1, "fixed", False], {"seed": 1, "on": False}),
+            ({"seed": ["INT"], "on": ["BOOLEAN"]}, [1, True, False], {"seed": 1, "on": False}),
             # Options that are controlled have a filter too.
             (
                 {"c": [["a", "b"], {"control_after_generate": True}], "m": ["INT"]},
@@ -93,6 +94,10 @@ class TestKnownClass:
         )
         assert read(ui, node, [True, 1]) == {"b": True, "d": 1}
         assert read(ui, node, ["", True, "x", 1]) == {"b": True, "d": 1}  # old editors kept places for them
+
+    def test_a_connection_only_takes_no_value_away(self, ui: UI, signature: Signature) -> None:
+        node = signature("A", {"a": ["STRING", {"forceInput": True}], "model": [["here.onnx", "there.onnx"]]})
+        assert read(ui, node, ["gone.onnx"]) == {"model": "gone.onnx"}
 
     def test_a_linked_widget_keeps_its_place(self, ui: UI, signature: Signature) -> None:
         node = signature("A", {"width": ["INT"], "height": ["INT"], "mode": [["x", "y"]]})

@@ -184,18 +184,16 @@ _Chain = tuple[_Item, "_Chain"] | None
 def _best_layout(items: Sequence[_Item], values: Sequence[Any]) -> list[_Item]:
     """The places that are really there: those that make the values fit best."""
     values = values[: 2 * len(items) + 1]  # what is far behind the last place decides nothing
-    with_connections = _fit(items, values)
-    # Old editors kept a place for every input that is a connection only, newer ones for none.
-    without = _fit([item for item in items if item.kind != "connection"], values)
-    layout: list[_Item] = []
-    chain = min(without, with_connections, key=lambda fitted: fitted[0])[1]
-    while chain is not None:
-        layout.append(chain[0])
-        chain = chain[1]
+    cost, layout = _fit([item for item in items if item.kind != "connection"], values)
+    if any(item.kind == "connection" for item in items):
+        # Old editors kept a place for every input that is a connection only: all of them, or the file is newer.
+        old_cost, old_layout = _fit(items, values)
+        if old_cost < cost and len(old_layout) == len(values):
+            return old_layout
     return layout
 
 
-def _fit(items: Sequence[_Item], values: Sequence[Any]) -> tuple[float, _Chain]:
+def _fit(items: Sequence[_Item], values: Sequence[Any]) -> tuple[float, list[_Item]]:
     """The cheapest layout and its cost. Of two that cost the same, the one with more places: editors draw them all."""
     # best[j]: cost and layout of the items from the current one on, against the values from j on.
     best: list[tuple[float, _Chain]] = [(_COST_SURPLUS * rest, None) for rest in range(len(values), -1, -1)]
@@ -209,7 +207,12 @@ def _fit(items: Sequence[_Item], values: Sequence[Any]) -> tuple[float, _Chain]:
         cost, rest = best[-1]
         row.append((cost, rest) if in_doubt else (cost + _COST_MISSING, (item, rest)))
         best = row
-    return best[0]
+    total, chain = best[0]
+    layout = []
+    while chain is not None:
+        place, chain = chain
+        layout.append(place)
+    return total, layout
 
 
 def _misfit(item: _Item, value: Any) -> float:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 import comfy_cpu_nudenet as plugin
 from comfy_cpu_core.fetchers.package import package_file
 from comfy_cpu_core.models import ModelNeed
@@ -45,6 +47,36 @@ def test_which_nodes_need_it() -> None:
         ModelNeed("nudenet-320n")
     ]
     assert list(plugin.comfy_cpu_models_for_node(PromptNode("3", "BEN2_ONNX_RemoveBg"))) == []
+
+
+def test_the_loader_needs_the_small_detector() -> None:
+    node = PromptNode("3", "NudenetModelLoader", {"model": "320n.onnx"})
+    assert list(plugin.comfy_cpu_models_for_node(node)) == [ModelNeed("nudenet-320n", "model", "320n.onnx")]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("640m.onnx", "Nudenet/640m.onnx"),
+        ("own/detector.onnx", "Nudenet/own/detector.onnx"),
+        ("own\\detector.onnx", "Nudenet/own/detector.onnx"),
+        ("../x.onnx", None),
+        ("own/../../x.onnx", None),
+        ("..\\x.onnx", None),
+        ("/etc/x.onnx", None),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_another_detector_is_the_users_file(name: object, target: str | None) -> None:
+    (need,) = plugin.comfy_cpu_models_for_node(PromptNode("3", "NudenetModelLoader", {"model": name}))
+    assert (need.model_id, need.input, need.value, need.target) == (None, "model", name, target)
+    assert "320n.onnx" in need.reason
+
+
+@pytest.mark.parametrize("inputs", [{}, {"model": ["4", 0]}])
+def test_a_detector_from_another_node_is_not_known_yet(inputs: dict[str, object]) -> None:
+    assert list(plugin.comfy_cpu_models_for_node(PromptNode("3", "NudenetModelLoader", inputs))) == []
 
 
 def test_the_entry_point() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from comfy_cpu_core.hookspecs import hookimpl
@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from comfy_cpu_core.workflow import PromptNode
 
 _CLASS = "BiRefNet_ONNX_RemoveBg"
-_DEFAULT_VARIANT = "general"
+_HR_CLASS = "BiRefNet_HR_RemoveBg"
 
-# Variant, as the node's input `model_variant` names it, and the repository with its ONNX export.
+# What the nodes' input `model_variant` may be; the first is the default.
+_VARIANTS = ("general", "portrait", "general-lite", "matting")
+_HR_VARIANTS = ("BiRefNet_HR", "BiRefNet_HR-matting")
+
+# Variant, and the repository with its ONNX export. None of known origin is there for `matting`.
 _REPOSITORIES = {
     "general": "onnx-community/BiRefNet-ONNX",
     "portrait": "onnx-community/BiRefNet-portrait-ONNX",
@@ -41,26 +45,48 @@ def comfy_cpu_models() -> Iterable[ModelSpec]:
 
 @hookimpl
 def comfy_cpu_models_for_node(node: PromptNode) -> Iterable[ModelNeed]:
-    """The variant that the node names."""
-    if node.class_type != _CLASS:
-        return []
-    from comfy_cpu_core.workflow import is_link
-
-    variant = node.inputs.get("model_variant", _DEFAULT_VARIANT)
-    if is_link(variant):  # known only when the workflow runs
-        return []
-    model = _MODELS.get(variant) if isinstance(variant, str) else None
-    if model is not None:
-        return [ModelNeed(model.id, "model_variant", variant)]
-    reason = f"there is no ONNX export of known origin for it; choose one of {', '.join(_MODELS)}"
-    return [ModelNeed(None, "model_variant", variant, reason)]
+    """The variant that the node names; for those without a source, the file that the user can supply."""
+    if node.class_type == _CLASS:
+        return _needs(node, _VARIANTS)
+    if node.class_type == _HR_CLASS:
+        return _needs(node, _HR_VARIANTS)
+    return []
 
 
 @hookimpl
 def comfy_cpu_convert_node(node: PromptNode) -> Iterable[InputChange | CannotRun]:
-    """The execution provider becomes the CPU."""
-    if node.class_type != _CLASS:
-        return []
-    from comfy_cpu_core.convert import provider_to_cpu
+    """The execution provider becomes the CPU; half precision, which a CPU is slow in, is switched off."""
+    if node.class_type == _CLASS:
+        from comfy_cpu_core.convert import provider_to_cpu
 
-    return provider_to_cpu(node)
+        return provider_to_cpu(node)
+    if node.class_type == _HR_CLASS and node.widget("use_fp16") is True:
+        from comfy_cpu_core.convert import InputChange
+
+        return [InputChange("use_fp16", False, "a CPU does not compute in float16: the node chooses what suits it")]
+    return []
+
+
+def _needs(node: PromptNode, variants: tuple[str, ...]) -> Iterator[ModelNeed]:
+    from comfy_cpu_core.workflow import is_link
+
+    variant = node.inputs.get("model_variant", variants[0])
+    if is_link(variant):  # known only when the workflow runs
+        return
+    if not isinstance(variant, str) or variant not in variants:
+        reason = f"there is no such variant; choose one of {', '.join(variants)}"
+        yield ModelNeed(None, "model_variant", variant, reason)
+    elif variant in _MODELS:
+        yield ModelNeed(_MODELS[variant].id, "model_variant", variant)
+    elif variant in _HR_VARIANTS:
+        reason = (
+            f"export {variant} to ONNX and put it there; its PyTorch files need Python code that comes with them, and "
+            "code out of a model is never run"
+        )
+        yield ModelNeed(None, "model_variant", variant, reason, f"birefnet_hr/{variant}.onnx")
+    else:
+        reason = (
+            "no ONNX export of known origin is there for this variant: put one of your own there, or choose one of "
+            f"{', '.join(_MODELS)}"
+        )
+        yield ModelNeed(None, "model_variant", variant, reason, f"birefnet_onnx/BiRefNet-{variant}.onnx")

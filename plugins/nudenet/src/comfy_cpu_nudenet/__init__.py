@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from comfy_cpu_core.hookspecs import hookimpl
@@ -39,5 +40,23 @@ def comfy_cpu_models() -> Iterable[ModelSpec]:
 
 @hookimpl
 def comfy_cpu_models_for_node(node: PromptNode) -> Iterable[ModelNeed]:
-    """The safety checker needs the small detector."""
-    return [ModelNeed(_SMALL.id)] if node.class_type == "NudeNetSafetyChecker" else []
+    """The safety checker needs the small detector, the loader the one that it names."""
+    if node.class_type == "NudeNetSafetyChecker":
+        return [ModelNeed(_SMALL.id)]
+    if node.class_type == "NudenetModelLoader":
+        return _named(node.widget("model"))
+    return []
+
+
+def _named(name: object) -> Iterator[ModelNeed]:
+    """The detector of that name; nothing where it comes from another node."""
+    if name is None:
+        return
+    path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath()
+    if name == _SMALL.files[0].path:
+        yield ModelNeed(_SMALL.id, "model", name)
+    elif path.name and ".." not in path.parts and not path.is_absolute():
+        reason = "put it there, or choose 320n.onnx: no source is known for others"
+        yield ModelNeed(None, "model", name, reason, f"Nudenet/{path}")
+    else:
+        yield ModelNeed(None, "model", name, "choose 320n.onnx, or a file in the folder Nudenet of the model tree")

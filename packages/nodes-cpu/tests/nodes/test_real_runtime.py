@@ -15,7 +15,10 @@ from comfy_cpu_core.context import RunContext
 from comfy_cpu_core.errors import Interrupted, ModelError
 from comfy_cpu_core.fetchers.package import package_file
 from comfy_cpu_nodes.nodes.background import BEN2_FILE, Ben2RemoveBackground
+from comfy_cpu_nodes.nodes.birefnet import BiRefNetHrRemoveBackground, hr_file
+from comfy_cpu_nodes.nodes.nudenet import ApplyNudenet, FilteredLabel, NudenetModelLoader
 from comfy_cpu_nodes.nodes.safety import NudeNetSafetyChecker
+from comfy_cpu_nodes.runtimes import RUNTIME_VARIABLE
 
 PHOTO = Path(__file__).parents[4] / "examples" / "astronaut.jpg"
 
@@ -123,3 +126,56 @@ def test_another_model_in_nudenets_place_is_an_error(red_channel_model: Path, ru
     shutil.copy(red_channel_model, target)
     with pytest.raises(ModelError):
         NudeNetSafetyChecker().check_nudity(photo())
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_birefnet_hr_on_an_export_of_any_size(runtime: str, run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits that come to the red channel, at whatever size; of two outputs the last counts."""
+    from onnx import TensorProto, checker, helper, save
+
+    pytest.importorskip(runtime)
+    monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
+    constants = {"first": [0], "second": [1], "axis": [1]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Slice", ["x", "first", "second", "axis"], ["red"]),
+            helper.make_node("Mul", ["red", "eight"], ["logits"]),
+            helper.make_node("Neg", ["logits"], ["coarse"]),
+        ],
+        "red",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "height", "width"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, None, None]) for name in ("coarse", "logits")],
+        [
+            *(helper.make_tensor(name, TensorProto.INT64, [1], value) for name, value in constants.items()),
+            helper.make_tensor("eight", TensorProto.FLOAT, [], [8.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    checker.check_model(model)
+    path = run.models.path(hr_file("BiRefNet_HR"))
+    path.parent.mkdir(parents=True)
+    save(model, path)
+    image = photo()
+    _, mask = BiRefNetHrRemoveBackground().remove_background(image, process_resolution=1280, use_fp16=False)
+    # The mean red is ImageNet's; eight times what lies above it in deviations comes near a threshold.
+    red = image[0, ..., 0]
+    assert mask[0][red > 0.485 + 0.3].min() > 0.8
+    assert mask[0][red < 0.485 - 0.3].max() < 0.2
+    assert run.warnings == []
+    (use,) = run.model_uses
+    assert (use.name, use.stand_in, use.runtime.split()[0]) == ("birefnet_hr/BiRefNet_HR.onnx", False, runtime)
+
+
+def test_the_censor_on_nudenets_own_weights() -> None:
+    image = np.concatenate([photo(), photo()[:, :, ::-1]])
+    before = image.copy()
+    (detector,) = NudenetModelLoader().load_model("320n.onnx")
+    (everything,) = FilteredLabel().filter_labels()
+    (made,) = ApplyNudenet().apply_nudenet(detector, image, "pixelate", everything)
+    for index, (x, y) in enumerate([(224, 120), (511 - 224, 120)]):  # the face
+        assert not np.array_equal(made[index, y, x], image[index, y, x])
+        assert np.array_equal(made[index, 400:], image[index, 400:])
+    assert np.array_equal(image, before)
+    (but_faces,) = FilteredLabel().filter_labels(FACE_FEMALE=False, FACE_MALE=False)
+    (made,) = ApplyNudenet().apply_nudenet(detector, image, "pixelate", but_faces)
+    assert np.array_equal(made[0, 100:150, 190:250], image[0, 100:150, 190:250])

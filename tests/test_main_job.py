@@ -61,7 +61,7 @@ def test_convert_names_the_classes_that_nobody_knows(cli: Any) -> None:
     answer = cli("convert", FULL_PIPELINE, "--json")
     assert answer.code == 3
     unknown = {entry["class_type"] for entry in answer.json()["report"]["unknown"]}
-    assert unknown == {"Florence2ModelLoader", "Florence2Run", "MultiDomainSafetyClassifier", "HybridSafetyGate"}
+    assert unknown == {"Florence2ModelLoader", "Florence2Run"}
 
 
 def test_the_converted_workflow_can_be_run_again(cli: Any, stand_in_models: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ DISABLED_FILE = "disabled_nodes.txt"
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
+    "llama": ("llama_cpp",),
 }
 
 _log = logging.getLogger("comfy_cpu")

@@ -8,6 +8,20 @@ from __future__ import annotations
 from comfy_cpu_core.nodes import NodeClass
 from comfy_cpu_nodes.nodes.background import Ben2RawMask, Ben2RemoveBackground
 from comfy_cpu_nodes.nodes.birefnet import BiRefNetHrRemoveBackground, BiRefNetRemoveBackground
+from comfy_cpu_nodes.nodes.gates import (
+    HybridSafetyGate,
+    ImageSafetyGate,
+    LLMJSONParser,
+    LLMSafetyGate,
+    LLMSafetyGateJSON,
+    MultiDomainSafetyGate,
+)
+from comfy_cpu_nodes.nodes.llama import (
+    LocalJsonExtractor,
+    LocalLlmGenerate,
+    LocalLlmLoader,
+    MultiDomainSafetyClassifier,
+)
 from comfy_cpu_nodes.nodes.memory import FreeVram, FreeVramAutomatic, FreeVramInline, VramMonitor, VramMonitorInline
 from comfy_cpu_nodes.nodes.nudenet import ApplyNudenet, FilteredLabel, NudenetModelLoader
 from comfy_cpu_nodes.nodes.resize import (
@@ -25,6 +39,8 @@ __all__ = ["NODES", "NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 
 # Extras of this distribution, each of which brings a runtime for ONNX models.
 _ONNX = ("openvino", "onnxruntime")
+# The extra that brings llama.cpp.
+_LLAMA = ("llama",)
 
 NODES: tuple[NodeClass, ...] = (
     NodeClass(
@@ -114,6 +130,58 @@ NODES: tuple[NodeClass, ...] = (
         "cut the subject out of a large picture",
         requires="openvino or onnxruntime; an ONNX export of your own in birefnet_hr/",
         extras=_ONNX,
+    ),
+    NodeClass(
+        "MultiDomainSafetyClassifier",
+        MultiDomainSafetyClassifier,
+        "Multi-Domain Safety Classifier (Llama)",
+        "rate a caption in five domains",
+        requires="llama-cpp-python; a GGUF model in llm/",
+        extras=_LLAMA,
+    ),
+    NodeClass(
+        "LocalJSONExtractorLlama",
+        LocalJsonExtractor,
+        "Local JSON Extractor (Llama)",
+        "take the facts out of a caption",
+        requires="llama-cpp-python; a GGUF model in llm/",
+        extras=_LLAMA,
+    ),
+    NodeClass(
+        "LocalLLMLoader_AdvV2",
+        LocalLlmLoader,
+        "Local LLM Loader (Advanced)",
+        "load a language model",
+        requires="llama-cpp-python; a GGUF model in llm/",
+        extras=_LLAMA,
+    ),
+    NodeClass(
+        "LocalLLMGenerate",
+        LocalLlmGenerate,
+        "Local LLM Generate",
+        "answer a prompt with a language model",
+        requires="llama-cpp-python; a GGUF model in llm/",
+        extras=_LLAMA,
+    ),
+    NodeClass("LLMJSONParser", LLMJSONParser, "LLM JSON Parser", "take the extractor's answer apart"),
+    NodeClass("LLMSafetyGate", LLMSafetyGate, "LLM Safety Gate", "stop where a flag forbids to go on"),
+    NodeClass(
+        "LLMSafetyGateJSON", LLMSafetyGateJSON, "LLM Safety Gate (JSON)", "stop where the extractor's answer forbids it"
+    ),
+    NodeClass(
+        "ImageSafetyGate", ImageSafetyGate, "Image Safety Gate", "stop a picture that the extractor's answer forbids"
+    ),
+    NodeClass(
+        "HybridSafetyGate",
+        HybridSafetyGate,
+        "Hybrid Safety Gate (NudeNet + Llama)",
+        "stop a picture to which NudeNet or the classifier objects",
+    ),
+    NodeClass(
+        "MultiDomainSafetyGate",
+        MultiDomainSafetyGate,
+        "Multi-Domain Safety Gate",
+        "stop a picture to which the classifier objects",
     ),
 )
 

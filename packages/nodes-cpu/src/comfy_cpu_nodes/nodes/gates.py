@@ -254,7 +254,7 @@ class LLMSafetyGateJSON:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"json_string": _EXTRACTED}, "optional": _STOPS}
+        return {"required": {"json_string": _EXTRACTED}, "optional": {**_STOPS}}
 
     def check_safety_json(
         self, json_string: Any, stop_on_nsfw: bool = True, stop_on_violence: bool = True
@@ -282,7 +282,7 @@ class ImageSafetyGate:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {"image": ("IMAGE", {"tooltip": "Passes unchanged."}), "json_string": _EXTRACTED},
-            "optional": _STOPS,
+            "optional": {**_STOPS},
         }
 
     def check_image_safety(

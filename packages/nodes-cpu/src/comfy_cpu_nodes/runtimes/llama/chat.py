@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from comfy_cpu_core.errors import InputError
 from comfy_cpu_nodes.runtimes.llama.model import LlamaModel
 
-__all__ = ["Chat"]
+__all__ = ["Chat", "chat_prompt"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,13 @@ def _style(model: LlamaModel) -> _Style:
         if style.controls[0] in template and all(model.control_token(text) is not None for text in style.controls):
             return style
     return _PLAIN
+
+
+def chat_prompt(model: LlamaModel, system: str, user: str) -> list[int]:
+    """The tokens of a whole prompt, up to where the answer begins.
+
+    Raises:
+        InputError: a text cannot be written in UTF-8, or holds what the tokenizer takes for a control token.
+    """
+    chat = Chat(model)
+    return [*chat.opening(system, ""), *chat.closing(user, ""), *model.tokenize(chat.lead)]

@@ -21,7 +21,7 @@ __all__ = ["complaints", "has_library", "load_library", "runtime_name"]
 
 _log = logging.getLogger("comfy_cpu.llama")
 
-_WARNING, _ERROR = 2, 3  # ggml_log_level
+_WARNING, _ERROR = 3, 4  # ggml_log_level
 
 #: What llama.cpp complained about last: its functions only say that they failed, the log says why.
 _complaints: deque[str] = deque(maxlen=8)

@@ -175,9 +175,19 @@ class LlamaModel:
         """The tokens of plain text. Text that looks like a control token (``<|eot_id|>``) stays plain text.
 
         Raises:
-            ValueError: the text cannot be written in UTF-8.
+            UnicodeEncodeError: the text cannot be written in UTF-8.
         """
-        return self._tokenize(text, parse_special=False)
+        if not self._puts_space_first:
+            return self._tokenize(text, parse_special=False)
+        # Behind a line break the tokenizer sees that this is no start of a text, and puts no space before it.
+        head = self._tokenize("\n", parse_special=False)
+        tokens = self._tokenize("\n" + text, parse_special=False)
+        return tokens[len(head) :] if tokens[: len(head)] == head else self._tokenize(text, parse_special=False)
+
+    @cached_property
+    def _puts_space_first(self) -> bool:
+        tokens = self._tokenize("a", parse_special=False)
+        return b"".join(map(self.piece, tokens)) != b"a"
 
     def control_token(self, text: str) -> int | None:
         """The control token that is written like that, or None if the model has none."""
@@ -221,6 +231,13 @@ class LlamaModel:
             raise ModelError(f"{self.path.name}: its tokenizer makes {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
 
+    @cached_property
+    def string_tokens(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Which tokens may come inside a JSON string, and where in each token the first quotation mark is, or -1."""
+        quotes = np.array([piece.find(b'"') for piece in self.pieces], np.int32)
+        legal = np.array([_fits_string(piece) for piece in self.pieces], np.bool_)
+        return legal & ~self.control_tokens, quotes
+
     # What it is.
 
     def metadata(self, key: str) -> str | None:
@@ -254,6 +271,12 @@ class LlamaModel:
             for offset in [*range(0, self.size, step), max(self.size - _SAMPLE_BYTES, 0)]:
                 digest.update(os.pread(file.fileno(), _SAMPLE_BYTES, offset))
         return digest.hexdigest()
+
+
+def _fits_string(piece: bytes) -> bool:
+    """Whether what a token says before its first quote may stand in a JSON string as it is; an empty token may not."""
+    said = piece.partition(b'"')[0]
+    return bool(piece) and not any(byte < 0x20 or byte in b"\\\x7f" for byte in said)
 
 
 def _check_magic(path: Path) -> int:

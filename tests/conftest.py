@@ -84,6 +84,21 @@ def stand_in_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All our distributions as wheels, and all that they require; built once for all test workers."""
+    from wheels import MEMBERS, pip
+
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "wheelhouse"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "done").exists():
+            members = [str(member) for member in MEMBERS]
+            pip("wheel", "--quiet", "--no-build-isolation", "--find-links", str(shared), "-w", str(shared), *members)
+            (shared / "done").touch()
+    return shared
+
+
 @pytest.fixture
 def run_python(clean_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program in a fresh interpreter."""

@@ -5,40 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from wheels import MEMBERS, ROOT, pip
 
-ROOT = Path(__file__).parent.parent
-MEMBERS = sorted(path.parent for base in ("packages", "plugins") for path in (ROOT / base).glob("*/pyproject.toml"))
 IDS = [path.name for path in MEMBERS]
 
 
 def project(member: Path) -> dict[str, object]:
     return tomllib.loads((member / "pyproject.toml").read_text())["project"]
-
-
-def pip(*arguments: str, python: Path | str = sys.executable) -> None:
-    done = subprocess.run([str(python), "-m", "pip", *arguments], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="session")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All our distributions as wheels, and all that they require; built once for all test workers."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "wheelhouse"
-    with FileLock(f"{shared}.lock"):
-        if not (shared / "done").exists():
-            members = [str(member) for member in MEMBERS]
-            pip("wheel", "--quiet", "--no-build-isolation", "--find-links", str(shared), "-w", str(shared), *members)
-            (shared / "done").touch()
-    return shared
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=IDS)

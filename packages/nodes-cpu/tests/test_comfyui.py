@@ -92,8 +92,9 @@ def test_patterns(patterns: list[str], left: list[str]) -> None:
 
 
 def test_a_pattern_that_fits_nothing_is_a_typo_worth_a_warning(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
+    without: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
+    without()
     (tmp_path / DISABLED_FILE).write_text("NudeNetSafetyCheckr\nVRAMMonitor*\n")
     with caplog.at_level(logging.INFO, "comfy_cpu"):
         classes, display_names = load(tmp_path)

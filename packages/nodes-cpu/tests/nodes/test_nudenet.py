@@ -206,12 +206,14 @@ def test_the_input_may_be_read_only_and_is_not_given_back(nudenet: Any) -> None:
     assert made.flags.writeable
 
 
-@pytest.mark.parametrize(("scaling", "expected"), [("fixed", 10), ("fewer_when_large", 7), ("fewer_when_small", 3)])
-def test_block_count_scaling(scaling: str, expected: int, face: Any) -> None:
+@pytest.mark.parametrize(("scaling", "expected"), [("fixed", 10), ("fewer_when_large", 3), ("fewer_when_small", 7)])
+def test_block_count_scaling(scaling: str, expected: int, nudenet: Any) -> None:
+    nudenet.answer = lambda planes: seen((FACE, 0.9), box=(160, 60, 240, 20))
     image = pictures()
     made = apply(image, blocks=10, block_count_scaling=scaling)
-    # The area is 42×22 of 160×80: its share is 22/80 of the height.
-    assert np.array_equal(made[0, ROWS, COLUMNS], censor.pixelate(image[0, ROWS, COLUMNS], expected))
+    # The area is 122×12 of 160×80: the larger of its shares is that of the width.
+    area = (0, slice(25, 37), slice(20, 142))
+    assert np.array_equal(made[area], censor.pixelate(image[area], expected))
 
 
 @pytest.mark.parametrize(

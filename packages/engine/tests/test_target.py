@@ -162,6 +162,27 @@ def test_close_ends_everything(target: EmbeddedTarget, workshop: Workshop, workd
         target.submit(request("c"))
 
 
+def test_close_does_not_wait_for_what_cannot_be_stopped(
+    make_engine: Callable[..., Engine], toy: Callable[..., NodeClass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def load_a_model() -> dict[str, Any]:
+        began.set()
+        assert go_on.wait(60)
+        return {}
+
+    monkeypatch.setattr("comfy_cpu_engine.target.CLOSE_SECONDS", 0.05)
+    target = EmbeddedTarget(make_engine(toy("Load", load_a_model, returns=(), OUTPUT_NODE=True)))
+    job = target.submit(RunRequest({"w": {"class_type": "Load", "inputs": {}}}))
+    assert began.wait(10)
+    target.close()
+    assert job.status() == "running"
+    go_on.set()
+    assert job.wait(10).status == "cancelled"
+    target.close()  # the thread ends
+
+
 def test_close_from_a_listener_does_not_wait_for_itself(target: EmbeddedTarget) -> None:
     job = target.submit(request("a"), on_event=lambda event: target.close())
     assert job.wait(10).status == "cancelled"

@@ -16,7 +16,10 @@ from comfy_cpu_core.results import EventSink, JobStatus, NodeFailure, Result, Ru
 from comfy_cpu_core.tree import ModelTree, default_models_dir
 from comfy_cpu_engine.engine import CACHE_BYTES, Engine
 
-__all__ = ["EmbeddedJob", "EmbeddedTarget", "open_embedded"]
+__all__ = ["CLOSE_SECONDS", "EmbeddedJob", "EmbeddedTarget", "open_embedded"]
+
+#: How long `EmbeddedTarget.close` waits for the run that it cancelled.
+CLOSE_SECONDS = 1.0
 
 
 class EmbeddedJob:
@@ -137,7 +140,12 @@ class EmbeddedTarget:
             }
 
     def close(self) -> None:
-        """Cancel what waits and what runs, and wait until the thread has ended. May be called twice."""
+        """Cancel what waits and what runs, and wait until the thread has ended. May be called twice.
+
+        Waits no longer than `CLOSE_SECONDS`: a library that is at something that cannot be stopped (loading a large
+        model) would hold up who wants to leave. The thread then ends by itself when the library is done, and the run's
+        directory goes with it, or with the process.
+        """
         with self._changed:
             self._closed = True
             jobs = [*self._queue, *([self._current] if self._current is not None else [])]
@@ -146,7 +154,7 @@ class EmbeddedTarget:
         for job in jobs:
             job.cancel()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(CLOSE_SECONDS)
 
     def _work(self) -> None:
         while True:

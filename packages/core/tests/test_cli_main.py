@@ -235,12 +235,18 @@ def plugin_environment(tmp_path: Path) -> dict[str, str]:
         "        click.echo(n)\n"
         "def whole():\n"
         "    print_json('x' * 10_000_000)\n"
+        "def stuck():\n"
+        "    import tempfile, threading\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "    kept.append(tempfile.TemporaryDirectory(prefix='of-tests-'))\n"
+        "    wait()\n"
+        "kept = []\n"
         "def little():\n"
         "    sys.stdin.read()\n"
         "    print_json('x')\n"
         "@hookimpl\n"
         "def comfy_cpu_commands():\n"
-        "    return [click.Command(f.__name__, callback=f) for f in (wait, talk, whole, little)]\n"
+        "    return [click.Command(f.__name__, callback=f) for f in (wait, talk, whole, stuck, little)]\n"
     )
     (tmp_path / "broken_of_tests.py").write_text("import no_such_library_of_tests\n")
     info = tmp_path / "of_tests-1.dist-info"
@@ -311,3 +317,65 @@ def test_control_c(plugin_environment: dict[str, str]) -> None:
     assert process.returncode == 130
     assert "error: interrupted" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_who_is_asked_to_end_tidies_up_even_if_a_thread_cannot(
+    plugin_environment: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with subprocess.Popen(
+        [*RUN, "stuck"],
+        env={**plugin_environment, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        assert [path.name[:9] for path in temporary.iterdir()] == ["of-tests-"]
+        time.sleep(0.1)  # until it sleeps
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert said.strip() == ("error: interrupted" if number == signal.SIGINT else f"error: ended by {number.name}")
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_handlers_of_signals_are_given_back(call: Call) -> None:
+    def look() -> None:
+        assert callable(signal.getsignal(signal.SIGTERM))
+
+    assert call("act", test=plugin_with(command(look))).code == 0
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_caller_closed(plugin_environment: dict[str, str], closed: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *RUN, "--version"],
+        env=plugin_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("comfy-cpu") is (">&-" not in closed.replace("2>&-", ""))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["talk", "whole", "--version"])
+def test_an_output_that_is_full_is_an_error_in_one_line(plugin_environment: dict[str, str], command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*RUN, command],
+            env=plugin_environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 import click
@@ -17,9 +21,22 @@ from comfy_cpu_core.plugins import get_plugins
 
 __all__ = ["build_cli", "main"]
 
+# What a shell adds to a signal's number for the exit code of the process that it ended.
+_SIGNALLED = 128
+
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class _ReaderGone(Exception):
     """Whoever read our output went away (``… | head``): not an error of ours."""
+
+
+class _Ended(BaseException):
+    """A signal asks the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class RootGroup(click.Group):
@@ -73,8 +90,58 @@ def build_cli() -> click.Group:
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Run the command line; exits with the code that the error tree gives."""
-    sys.exit(_run(argv))
+    """Run the command line; exits with the code that the error tree gives.
+
+    A signal that asks the process to end (SIGTERM, SIGHUP) is answered as Ctrl-C is: what was begun is tidied up, and
+    no temporary file stays. The exit code is then 128 and the signal's number, as a shell has it.
+    """
+    _open_standard_streams()
+    before = threading.enumerate()
+    with _tidy_ends():
+        code = _run(argv)
+    if code > _SIGNALLED and any(thread.daemon for thread in threading.enumerate() if thread not in before):
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Exit without taking the interpreter down.
+
+    A library may still be at what cannot be stopped, such as loading a model; to pull the interpreter and its own
+    global objects from under it ends in a segmentation fault now and then.
+    """
+    atexit._run_exitfuncs()  # temporary directories go here
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+@contextmanager
+def _tidy_ends() -> Iterator[None]:
+    """Let signals that would end the process at once raise, so that every block is left properly."""
+    # Whoever ignores one of them (nohup) means it. Python's own handler of SIGINT raises already.
+    numbers = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Ended(number)
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller closed (``>&-``) on nothing: Python has None there, and the next file would get its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+                setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _run(argv: list[str] | None) -> int:
@@ -93,7 +160,31 @@ def _run(argv: list[str] | None) -> int:
         return error.exit_code
     except _ReaderGone:
         return 0
+    except _Ended as end:
+        with suppress(OSError):  # with SIGHUP the terminal may be gone
+            print_error(f"ended by {signal.Signals(end.number).name}")
+        return _SIGNALLED + end.number
+    except OSError as error:
+        # A full disk below the output, or a place for temporary files that is none: the machine's fault, not ours.
+        return _report_os_error(error)
     return code if isinstance(code, int) else 0
+
+
+def _report_os_error(error: OSError) -> int:
+    """Report what a file, or the output itself, answered; give the exit code."""
+    with suppress(OSError):
+        print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _silence(stream)
+    return ComfyCpuError.exit_code
+
+
+def _silence(stream: TextIO) -> None:
+    # Python flushes once more when it ends, and would complain: let it do so into nothing.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
@@ -106,8 +197,7 @@ def _broken_pipes() -> Iterator[None]:
         if not gone:
             raise ComfyCpuError(f"a connection to another program broke: {error}") from error
         for stream in gone:
-            # Python flushes once more when it ends, and would complain: let it do so into nothing.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _silence(stream)
         raise _ReaderGone from error
 
 

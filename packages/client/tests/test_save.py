@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from comfy_cpu_client import save_outputs
+from comfy_cpu_client.save import check_directory
 from comfy_cpu_core.errors import InputError
 from comfy_cpu_core.results import Output
 
@@ -53,3 +56,34 @@ def test_a_directory_that_cannot_be_written(output: Output, tmp_path: Path) -> N
     with pytest.raises(InputError, match="cannot write") as caught:
         save_outputs([output], tmp_path / "file")
     assert "--output" in str(caught.value.remedy)
+
+
+def test_half_a_file_does_not_stay(output: Output, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write to"):
+            save_outputs([replace(output, data=bytes(2000))], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_is_checked_without_making_it(tmp_path: Path) -> None:
+    check_directory(tmp_path)
+    check_directory(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in ("file", "file/below", "x" * 300):
+        with pytest.raises(InputError, match="cannot write to"):
+            check_directory(tmp_path / path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="read-only"):
+        check_directory(tmp_path / "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,6 +207,26 @@ def test_output_in_api_format(run: Run, flow: Any, tmp_path: Path) -> None:
     assert json.loads(target.read_text())["4"]["inputs"]["provider"] == "CPU"
     assert output.stderr == f"wrote {target} (API format)\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flow.json", "out.json"]
+
+
+def test_output_to_a_link_writes_what_it_leads_to(run: Run, flow: Any, tmp_path: Path) -> None:
+    (tmp_path / "real.json").touch()
+    (tmp_path / "link.json").symlink_to("real.json")
+    assert run("convert", flow(API), "-o", tmp_path / "link.json").code == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert "1" in json.loads((tmp_path / "real.json").read_text())
+
+
+def test_output_to_a_pipe_leaves_it_a_pipe(run: Run, flow: Any, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("convert", flow(API), "-o", pipe).code == 0
+        assert "1" in json.loads(os.read(reader, 100_000))
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_output_in_ui_format(run: Run, examples: Path, tmp_path: Path) -> None:

@@ -155,6 +155,10 @@ def _warn(report: Report, *, written: bool) -> None:
 
 def _write(document: dict[str, Any], path: Path) -> None:
     try:
-        write_json(path, document, sort_keys=False)  # the order of nodes is part of a workflow
+        if path.exists() and (path.is_symlink() or not path.is_file()):
+            # A device, a pipe, a link (/dev/stdout): what it leads to is written to. It must not become a file itself.
+            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        else:
+            write_json(path, document, sort_keys=False)  # the order of nodes is part of a workflow
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", remedy="name another file with -o") from None

@@ -89,3 +89,13 @@ def test_nothing_on_the_page_can_run_or_load() -> None:
 def test_a_run_without_conversion_says_so() -> None:
     assert "left out" in page(Result("completed"))
     assert "ran as it was" in page(Result("completed", changes={"changes": []}))
+
+
+def test_nodes_that_were_left_out_are_named() -> None:
+    dropped = [
+        {"node_id": "2", "class_type": "SomeGate", "reason": "bypassed"},
+        {"node_id": "4", "class_type": "SomeNote", "reason": "note"},
+    ]
+    text = page(Result("completed", changes={"changes": [], "dropped": dropped}))
+    assert "SomeGate" in text
+    assert "SomeNote" not in text

@@ -229,6 +229,20 @@ def test_output_to_a_pipe_leaves_it_a_pipe(run: Run, flow: Any, tmp_path: Path) 
     assert pipe.is_fifo()
 
 
+def test_a_bypassed_safety_gate_is_warned_of(run: Run, ui: Any, flow: Any) -> None:
+    graph = ui().node(1, "LoadImage", "", "IMAGE").node(2, "SomebodysNSFWFilter", "image:IMAGE", "IMAGE", mode=4)
+    output = run("convert", flow(graph.document()))
+    warning = "warning: the safety check of node 2 (SomebodysNSFWFilter) was left out: it is bypassed in the workflow"
+    assert output.stderr.splitlines() == [warning]
+
+
+def test_other_nodes_that_are_bypassed_are_in_the_report_alone(run: Run, ui: Any, flow: Any) -> None:
+    graph = ui().node(1, "LoadImage", "", "IMAGE").node(2, "PreviewImage", "image:IMAGE", mode=4)
+    output = run("convert", flow(graph.document()))
+    assert "left out\t2\tPreviewImage" in output.stdout
+    assert output.stderr == ""
+
+
 def test_output_in_ui_format(run: Run, examples: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.json"
     output = run("convert", examples / SECOND, "--format", "ui", "-o", target)

@@ -67,7 +67,19 @@ def test_two_nodes_of_one_subgraph(ui: UI) -> None:
 def test_a_subgraph_that_does_not_run(ui: UI, mode: int) -> None:
     workflow = load(around(ui, mode=mode).document(blur(ui)), {})
     assert inputs(workflow) == {"7": {}, "9": {"images": ["7", 0]} if mode == 4 else {}}
-    assert workflow.dropped == (Dropped("1", "subgraph g", "bypassed" if mode == 4 else "muted"),)
+    reason = "bypassed" if mode == 4 else "muted"
+    # What is inside is named too: it may be a safety gate.
+    assert workflow.dropped == (
+        Dropped("1", "subgraph g", reason),
+        Dropped("1:2", "Blur", reason),
+        Dropped("1:3", "Sharpen", reason),
+    )
+
+
+def test_a_subgraph_in_itself_that_does_not_run(ui: UI) -> None:
+    loop = ui().node(2, "g").subgraph("g")
+    workflow = load(ui().node(1, "g", mode=4).node(3, "Blur").document(loop), {})
+    assert [node.node_id for node in workflow.dropped] == ["1", "1:2"]
 
 
 def test_a_bypassed_node_inside(ui: UI) -> None:

@@ -44,11 +44,13 @@ class Prepared:
         workflow: with the values set, converted for a CPU.
         files: the uploads by the name under which the workflow names them.
         report: what the CPU conversion changed; None if it was left out.
+        warnings: what the result should warn of: safety gates that are muted or bypassed.
     """
 
     workflow: Workflow
     files: Mapping[str, bytes] = field(repr=False)
     report: Report | None
+    warnings: tuple[str, ...] = ()
 
     def request(self, timeout_s: float | None = None) -> RunRequest:
         """The request for a target."""
@@ -82,12 +84,13 @@ def prepare(
         uploads[name] = file.data
         names[key] = name
     edited = workflow.with_inputs({**values, **names})
-    if not convert:
-        return Prepared(edited, uploads, None)
-    from comfy_cpu_core.convert import to_cpu
+    from comfy_cpu_core.convert import gates_left_out, to_cpu
 
+    warnings = gates_left_out(workflow)
+    if not convert:
+        return Prepared(edited, uploads, None, warnings)
     converted, report = to_cpu(edited, plugins, registry)
-    return Prepared(converted, uploads, report)
+    return Prepared(converted, uploads, report, warnings)
 
 
 def _upload_name(file: FileInput, taken: Mapping[str, bytes]) -> str:

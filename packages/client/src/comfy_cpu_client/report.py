@@ -82,6 +82,7 @@ def render_report(
         bars=[_Bar(timing, 100 * timing.seconds / longest) for timing in result.timings],
         changes=(result.changes or {}).get("changes", ()),
         converted=result.changes is not None,
+        left_out=[n for n in (result.changes or {}).get("dropped", ()) if n["reason"] in {"muted", "bypassed"}],
         versions=versions,
         notes=notes,
     )

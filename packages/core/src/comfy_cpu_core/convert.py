@@ -27,6 +27,7 @@ __all__ = [
     "Report",
     "StuckNode",
     "UnknownNode",
+    "gates_left_out",
     "provider_to_cpu",
     "to_cpu",
 ]
@@ -36,6 +37,9 @@ _GPU_PROVIDERS = frozenset(
     {"cuda", "gpu", "directml", "dml", "tensorrt", "rocm", "migraphx", "coreml", "mps", "xpu", "webgpu"}
 )
 _ONNX_SUFFIX = "ExecutionProvider"
+
+# How classes that look for what must not be shown are called, here and in other packs, folded to lower case.
+_GATES = ("safety", "nsfw", "nude", "censor", "moderat")
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,19 @@ def to_cpu(workflow: Workflow, plugins: Plugins, known: NodeRegistry) -> tuple[W
         problems=tuple(problems),
     )
     return replace(workflow, nodes=nodes), report
+
+
+def gates_left_out(workflow: Workflow) -> tuple[str, ...]:
+    """A warning for every muted or bypassed node that seems to be a safety gate.
+
+    Judged by the class's name, since it may be a class that nobody here knows. The report has all nodes that were left
+    out, whatever they are called.
+    """
+    return tuple(
+        f"the safety check of node {node.node_id} ({node.class_type}) was left out: it is {node.reason} in the workflow"
+        for node in workflow.dropped
+        if node.reason in {"muted", "bypassed"} and any(word in node.class_type.casefold() for word in _GATES)
+    )
 
 
 def provider_to_cpu(node: PromptNode, input: str = "provider") -> Iterator[InputChange]:  # noqa: A002

@@ -77,7 +77,7 @@ def convert(
 
     The exit code is 3 if a node is unknown or cannot run on a CPU; the workflow is written all the same.
     """  # noqa: D301  # click needs a real backspace to keep the lines of a list
-    from comfy_cpu_core.convert import to_cpu
+    from comfy_cpu_core.convert import gates_left_out, to_cpu
     from comfy_cpu_core.plugins import get_plugins
     from comfy_cpu_core.workflow import load
 
@@ -97,6 +97,8 @@ def convert(
         )
     if output is not None:
         note(f"wrote {output} ({'UI' if output_format == 'ui' else 'API'} format)")
+    for warning in gates_left_out(converted):
+        print_warning(warning)
     if report.ok:
         return 0
     _warn(report, written=output is not None or as_json)

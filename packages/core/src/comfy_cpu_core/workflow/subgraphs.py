@@ -16,9 +16,10 @@ from comfy_cpu_core.nodes import NodeSignature
 from comfy_cpu_core.workflow.graph import Graph, Place, UiDocument, UiNode
 from comfy_cpu_core.workflow.widgets import CONTROL_WORDS, WidgetValue
 
-__all__ = ["Scope", "enter"]
+__all__ = ["MAX_DEPTH", "Scope", "enter"]
 
-_MAX_DEPTH = 50
+#: How deeply subgraphs may be nested.
+MAX_DEPTH = 50
 
 # Editors of late 2025 named the widget of a node that is two subgraphs down "6: seed".
 _LEGACY_PREFIX = re.compile(r"\s*\d+\s*:\s*")
@@ -61,8 +62,8 @@ def enter(
         if outer.graph.id == graph.id and outer.host is not None:
             raise WorkflowError(f"{name}: the subgraph {graph.name!r} contains itself", node_id=parent.prefix + host.id)
         outer = outer.parent
-    if depth > _MAX_DEPTH:
-        raise WorkflowError(f"{name}: subgraphs are nested more than {_MAX_DEPTH} deep", remedy="this is no workflow")
+    if depth > MAX_DEPTH:
+        raise WorkflowError(f"{name}: subgraphs are nested more than {MAX_DEPTH} deep", remedy="this is no workflow")
     reader = _HostValues(host, graph, document, signatures)
     reader.read()
     # What a node further out shows of this one's widgets goes before this one's own value.
@@ -164,7 +165,7 @@ class _HostValues:
         for node, slot in graph.fed_by(port):
             if slot.widget is not None:
                 return True
-            if node.type in self._document.subgraphs and depth < _MAX_DEPTH:
+            if node.type in self._document.subgraphs and depth < MAX_DEPTH:
                 inner = self._document.subgraphs[node.type]
                 ports = (index for index, item in enumerate(inner.inputs) if item.name == slot.name)
                 if any(self._feeds_widget(inner, index, depth + 1) for index in ports):

@@ -14,7 +14,7 @@ from comfy_cpu_core.errors import WorkflowError
 from comfy_cpu_core.nodes import NodeSignature
 from comfy_cpu_core.workflow.graph import ANY, BYPASSED, MUTED, UiDocument, UiNode
 from comfy_cpu_core.workflow.prompt import Link, PromptNode
-from comfy_cpu_core.workflow.subgraphs import Scope, enter
+from comfy_cpu_core.workflow.subgraphs import MAX_DEPTH, Scope, enter
 from comfy_cpu_core.workflow.widgets import WidgetValue, read_widgets, unnamed_values
 from comfy_cpu_core.workflow.workflow import Dropped, wrap_list
 from comfy_cpu_core.workflow.writeback import InputOrigin
@@ -79,11 +79,11 @@ class _Flattener:
         """The nodes that run, with those inside subgraphs in the place of the subgraph's node."""
         for node in scope.graph.nodes.values():
             if node.mode in {MUTED, BYPASSED}:
-                self._drop(scope, node, "muted" if node.mode == MUTED else "bypassed")
+                self._drop(scope.prefix, node, "muted" if node.mode == MUTED else "bypassed")
             elif node.type in self._document.subgraphs:
                 yield from self._real_nodes(self._inside(scope, node))
             elif node.type in _VIRTUAL and node.type not in self._signatures:
-                self._drop(scope, node, _VIRTUAL[node.type])
+                self._drop(scope.prefix, node, _VIRTUAL[node.type])
             elif node.type.startswith(("workflow/", "workflow>")):
                 raise WorkflowError(
                     f"{self._name}: node {scope.prefix}{node.id} is a group node ({node.type}), which ComfyUI has given up",
@@ -93,9 +93,20 @@ class _Flattener:
             else:
                 yield scope, node
 
-    def _drop(self, scope: Scope, node: UiNode, reason: str) -> None:
+    def _drop(self, prefix: str, node: UiNode, reason: str, inside: tuple[str, ...] = ()) -> None:
+        """Note a node that does not run; of a subgraph, everything in it too: it may hold a safety gate.
+
+        Args:
+            inside: the ids of the subgraphs that are being noted.
+        """
         graph = self._document.subgraphs.get(node.type)
-        self._dropped.append(Dropped(scope.prefix + node.id, graph.name if graph else node.type, reason))
+        self._dropped.append(Dropped(prefix + node.id, graph.name if graph else node.type, reason))
+        self._check_size(len(self._dropped))
+        if graph is None or graph.id in inside or len(inside) > MAX_DEPTH:
+            return
+        for inner in graph.nodes.values():
+            if inner.type not in _VIRTUAL:
+                self._drop(f"{prefix}{node.id}:", inner, reason, (*inside, graph.id))
 
     def _inside(self, scope: Scope, host: UiNode) -> Scope:
         prefix = f"{scope.prefix}{host.id}:"

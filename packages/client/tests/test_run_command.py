@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from comfy_cpu_client.cli.run import exit_code, run
+from comfy_cpu_core.errors import InputError
 from comfy_cpu_core.results import ModelUse, NodeFailure, NodeTiming, Output, Result
 
 PROMPT = {"1": {"class_type": "LoadImage", "inputs": {"image": "old.png", "provider": "CUDA"}}}
@@ -82,3 +83,45 @@ def test_exit_codes(result: Result, code: int) -> None:
 def test_no_directory_is_made_for_nothing(target: Any, workflow: Path, tmp_path: Path) -> None:
     call(workflow, "--target", "fake", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_run(target: Any, workflow: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is not a directory"):
+        CliRunner().invoke(
+            run,
+            [str(workflow), "--target", "fake", "--output", str(tmp_path / "file" / "out")],
+            standalone_mode=False,
+            catch_exceptions=False,
+        )
+    assert target.requests == []
+
+
+BYPASSED = {
+    "nodes": [
+        {"id": 1, "type": "LoadImage", "outputs": [{"type": "IMAGE"}], "widgets_values": ["a.png"]},
+        {"id": 2, "type": "NudeNetSafetyChecker", "mode": 4},
+        {"id": 3, "type": "SaveImage", "mode": 2},
+        {"id": 4, "type": "Note"},
+    ],
+    "links": [],
+}
+
+
+@pytest.mark.parametrize("more", [[], ["--no-convert"], ["--json"]])
+def test_a_safety_gate_that_is_switched_off_is_warned_of(
+    target: Any, workflow: Path, tmp_path: Path, more: list[str]
+) -> None:
+    workflow.write_text(json.dumps(BYPASSED))
+    answer = call(workflow, "--target", "fake", "--output", tmp_path, *more)
+    warning = "the safety check of node 2 (NudeNetSafetyChecker) was left out: it is bypassed in the workflow"
+    assert f"warning: {warning}" in answer.stderr
+    if "--json" in more:
+        assert json.loads(answer.stdout)["warnings"] == [warning]
+
+
+def test_what_was_switched_off_is_named(target: Any, workflow: Path, tmp_path: Path) -> None:
+    workflow.write_text(json.dumps(BYPASSED))
+    said = call(workflow, "--target", "fake", "--output", tmp_path).stderr
+    assert "left out: node 3 (SaveImage): muted in the workflow" in said
+    assert "node 4" not in said

@@ -22,6 +22,9 @@ __all__ = ["Client", "FileValue", "Run"]
 #: What a file input may be: a path, bytes, or bytes with a name.
 FileValue = str | Path | bytes | FileInput
 
+#: The largest file that an input may be: beyond it a device, or a mistake, would fill the memory.
+MAX_FILE_BYTES = 2**30
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,14 +47,19 @@ class Run:
         return self._job.status()
 
     def wait(self, timeout_s: float | None = None) -> Result:
-        """Wait for its end; the result carries the report of the CPU conversion.
+        """Wait for its end; the result carries the report of the CPU conversion, and warns of gates left out.
 
         Raises:
             DeadlineExceeded: still under way after `timeout_s` seconds; the run goes on.
         """
         result = self._job.wait(timeout_s)
-        report = self.prepared.report
-        return result if report is None else replace(result, changes=report.to_json())
+        prepared = self.prepared
+        report = prepared.report
+        return replace(
+            result,
+            changes=result.changes if report is None else report.to_json(),
+            warnings=(*prepared.warnings, *result.warnings),
+        )
 
     def cancel(self) -> None:
         """Ask it to end."""
@@ -192,10 +200,18 @@ def _read(key: str, value: FileValue) -> FileInput:
         return FileInput(f"{key.replace(':', '-')}.bin", value)
     path = Path(value)
     try:
-        return FileInput(path.name, path.read_bytes())
+        with path.open("rb") as file:  # may be a pipe: its size is known at its end
+            data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise InputError(f"input {key}: there is no file {path}", remedy="check the path") from None
     except IsADirectoryError:
         raise InputError(f"input {key}: {path} is a directory", remedy="name one file") from None
     except OSError as error:
         raise InputError(f"input {key}: cannot read {path}: {error.strerror}") from None
+    except ValueError:  # a null byte in the path
+        raise InputError(f"input {key}: {str(path)!r} is not a path", remedy="check the path") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(
+            f"input {key}: {path} has more than {MAX_FILE_BYTES:,} bytes", remedy="give a smaller file: a picture"
+        )
+    return FileInput(path.name, data)

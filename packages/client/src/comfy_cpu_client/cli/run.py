@@ -76,10 +76,11 @@ def run(
     """  # noqa: D301  # click needs a real backspace to keep the lines of a list
     from comfy_cpu_client.cli.progress import show_progress
     from comfy_cpu_client.client import Client, FileValue
-    from comfy_cpu_client.save import save_outputs
+    from comfy_cpu_client.save import check_directory, save_outputs
 
     files: dict[str, FileValue] = dict(parse_input_files(inputs))
     settings = parse_set(values)
+    check_directory(output)
     with Client(target, models=models) as client, show_progress(quiet=quiet) as on_event:
         result = client.run(workflow, inputs=files, set=settings, convert=convert, timeout_s=timeout, on_event=on_event)
     saved = save_outputs(result.outputs, output) if result.outputs else []
@@ -115,6 +116,9 @@ def _describe(result: Result, saved: list[SavedOutput]) -> None:
             f"changed for CPU: node {change['node_id']} ({change['class_type']}) {change['input']}: "
             f"{change['old']!r} -> {change['new']!r} ({change['reason']})"
         )
+    for node in (result.changes or {}).get("dropped", ()):
+        if node["reason"] in {"muted", "bypassed"}:  # the rest only exists in the editor
+            note(f"left out: node {node['node_id']} ({node['class_type']}): {node['reason']} in the workflow")
     for item in saved:
         click.echo(f"{item.path}")
     ran = [timing for timing in result.timings if not timing.cached]

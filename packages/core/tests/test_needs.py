@@ -51,7 +51,8 @@ def plugins(**named: object) -> Plugins:
 
 NODES = [PromptNode("1", "LoadImage"), PromptNode("7:2", "Cut"), PromptNode("9", "Both")]
 CUT = ("Cut", ModelNeed("cutout"))
-FAMILY = plugin([CUTOUT, OTHER], [CUT, ("Both", ModelNeed("other")), ("Both", ModelNeed("cutout"))])
+BOTH = ("Both", ModelNeed("other"))
+FAMILY = plugin([CUTOUT, OTHER], [CUT, BOTH, ("Both", ModelNeed("cutout"))])
 
 
 @pytest.fixture
@@ -108,6 +109,15 @@ def test_require_models(tree: ModelTree) -> None:
     assert raised.value.remedy == f"fetch it: `comfy-cpu models fetch cutout other --models '{tree.root}'`"
     put(tree, "y/a.onnx", "x/a.onnx", "x/b.json")
     assert require_models(NODES, family, tree) == models_for_prompt(NODES, family)
+
+
+def test_a_run_may_begin_without_a_model_that_its_node_fetches(tree: ModelTree) -> None:
+    family = plugins(family=plugin([CUTOUT, OTHER], [("Cut", ModelNeed("cutout", fetched_by_node=True)), BOTH]))
+    (need,) = require_models(NODES[:2], family, tree)
+    assert need.spec == CUTOUT
+    assert [missing.need.spec for missing in missing_models([need], tree)] == [CUTOUT], "it is missing all the same"
+    with pytest.raises(ModelMissing, match="other"):
+        require_models(NODES, family, tree)
 
 
 def test_require_a_model_that_nobody_has(tree: ModelTree) -> None:

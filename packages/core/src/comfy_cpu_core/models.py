@@ -106,6 +106,7 @@ class ModelNeed:
         reason: one line, where `model_id` is None: why nothing fits, and what the user can do.
         target: where `model_id` is None: the file that meets the need if the user puts it into the model tree, as a
             path in the tree; None if no file would.
+        fetched_by_node: whether the node itself fetches the model when it runs, so that a run may begin without it.
     """
 
     model_id: str | None
@@ -113,6 +114,7 @@ class ModelNeed:
     value: object = None
     reason: str = ""
     target: str | None = None
+    fetched_by_node: bool = False
 
     def __post_init__(self) -> None:
         if self.target is not None and not _stays_inside(self.target):

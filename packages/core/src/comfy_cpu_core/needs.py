@@ -124,12 +124,14 @@ def missing_models(needs: Iterable[NodeNeed], tree: ModelTree) -> list[MissingMo
 def require_models(nodes: Iterable[PromptNode], plugins: Plugins, tree: ModelTree) -> list[NodeNeed]:
     """Make sure that every model is there before a run begins; give back the needs.
 
+    A model that its node fetches may be missing.
+
     Raises:
         ModelMissing: one is not; the error names node, class and file, and the command that fetches it.
         ModelError: a plugin names a model that no plugin knows.
     """
     needs = models_for_prompt(nodes, plugins)
-    missing = missing_models(needs, tree)
+    missing = missing_models((need for need in needs if not need.need.fetched_by_node), tree)
     if not missing:
         return needs
     first = missing[0]

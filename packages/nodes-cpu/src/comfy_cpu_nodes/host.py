@@ -93,13 +93,13 @@ class Steps:
         comfyui = None if current_run() else _loaded("comfy.utils")
         self._bar = comfyui.ProgressBar(total) if comfyui else None
 
-    def step(self) -> None:
-        """One more step is done.
+    def step(self, count: int = 1) -> None:
+        """One more step is done, or several at once.
 
         Raises:
             Interrupted, DeadlineExceeded: the run should end (inside a ComfyUI: its own exception).
         """
-        self._done += 1
+        self._done += count
         if run := current_run():
             run.emit(Progress("step", run.node_id, run.class_type, value=self._done, total=self._total))
         elif self._bar:

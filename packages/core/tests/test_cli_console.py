@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from comfy_cpu_core.cli.console import note, print_error, print_json, print_table, print_warning
+from comfy_cpu_core.cli.console import note, print_error, print_json, print_table, print_warning, styled
 
 
 class Terminal(io.StringIO):
@@ -63,3 +63,12 @@ def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = terminal.getvalue()
     assert "[red]not markup[/red]" in shown
     assert "\t" not in shown
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colours_for_who_wants_none(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert styled("error:", fg="red") == "\x1b[31merror:\x1b[0m"
+    monkeypatch.setenv(name, value)
+    assert styled("error:", fg="red") == "error:"

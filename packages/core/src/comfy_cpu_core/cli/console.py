@@ -6,29 +6,36 @@ rich is imported only when something is drawn, so that ``--help`` and ``--json``
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["note", "print_error", "print_json", "print_table", "print_warning"]
+__all__ = ["note", "print_error", "print_json", "print_table", "print_warning", "styled"]
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+def styled(text: str, **style: Any) -> str:
+    """A text with click's colours, but where ``NO_COLOR`` or a dumb terminal wants none (click looks for neither)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, **style)
+
+
 def print_error(message: str, remedy: str | None = None) -> None:
     """One line that says what is wrong, and one that says what to do."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {_line(message)}", err=True)
+    click.echo(f"{styled('error:', fg='red', bold=True)} {_line(message)}", err=True)
     if remedy:
-        click.echo(f"{click.style('hint:', fg='cyan')} {_line(remedy)}", err=True)
+        click.echo(f"{styled('hint:', fg='cyan')} {_line(remedy)}", err=True)
 
 
 def print_warning(message: str) -> None:
     """One line that the user should not miss."""
-    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {_line(message)}", err=True)
+    click.echo(f"{styled('warning:', fg='yellow', bold=True)} {_line(message)}", err=True)
 
 
 def note(message: str) -> None:

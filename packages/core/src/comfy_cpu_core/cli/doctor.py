@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from comfy_cpu_core.cli.console import print_json
+from comfy_cpu_core.cli.console import print_json, styled
 from comfy_cpu_core.cli.options import models_option
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _lines(checks: Sequence[Check], *, tidy: bool) -> Iterator[str]:
     states = max(len(state) for state in _COLOURS)
     names = max(len(check.name) for check in checks)
     for check in checks:
-        state = click.style(check.state.ljust(states), fg=_COLOURS[check.state], bold=check.state == "problem")
-        yield f"{state}  {click.style(check.name.ljust(names), bold=True)}  {check.detail}"
+        state = styled(check.state.ljust(states), fg=_COLOURS[check.state], bold=check.state == "problem")
+        yield f"{state}  {styled(check.name.ljust(names), bold=True)}  {check.detail}"
         if check.remedy:
-            yield f"{'':{states + names + 4}}{click.style('hint:', fg='cyan')} {check.remedy}"
+            yield f"{'':{states + names + 4}}{styled('hint:', fg='cyan')} {check.remedy}"

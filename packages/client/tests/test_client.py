@@ -118,3 +118,9 @@ def test_a_file_without_an_end_does_not_fill_the_memory(target: Any, monkeypatch
 def test_a_name_that_no_file_can_have(target: Any) -> None:
     with pytest.raises(InputError, match="is not a path"):
         Client("fake").run(PROMPT, inputs={"1.image": "a\0b"})
+
+
+@pytest.mark.parametrize("name", ["x://u:secret@host/", "x://secret@host/", "x://host/?key=secret", "x://host/#secret"])
+def test_messages_have_no_secrets_of_the_target(target: Any, name: str) -> None:
+    with pytest.raises(UsageError, match="unknown target 'x://host/'"):
+        Client(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({self.target.partition('?')[0]!r})"
+        return f"Client({_without_secrets(self.target)!r})"
 
     def close(self) -> None:
         """Give back what the target holds. May be called twice."""
@@ -186,11 +187,16 @@ def _target_type(target: str, plugins: Plugins) -> TargetType:
     if scheme not in types:
         known = ", ".join(types) or "none"
         raise UsageError(
-            f"unknown target {target.partition('?')[0]!r}",
+            f"unknown target {_without_secrets(target)!r}",
             remedy=f"targets that are installed: {known}"
             + ("" if "embedded" in types else "; `pip install 'comfy-cpu-client[embedded]'` brings embedded"),
         )
     return types[scheme]
+
+
+def _without_secrets(target: str) -> str:
+    """A target for messages, without what may be a password or a token: user, query, fragment."""
+    return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", target, maxsplit=1)[0])
 
 
 def _read(key: str, value: FileValue) -> FileInput:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,29 @@ def test_a_library_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "model.gguf").touch()
     with pytest.raises(ModelError, match=f"cannot be used: {error}"), lease_llama(tmp_path / "model.gguf", name="a"):
         pass
+
+
+def test_the_environment_is_left_as_it_was(llama_cpp: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comfy_cpu_nodes.runtimes.llama import library
+
+    seen: list[str | None] = []
+    real = library.import_module
+
+    def note(name: str) -> object:
+        seen.append(os.environ.get("GOMP_SPINCOUNT"))
+        return real(name)
+
+    monkeypatch.setattr(library, "import_module", note)
+    for given in ({}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}):
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        before = dict(os.environ)
+        library.load_library.cache_clear()
+        library.load_library()
+        assert dict(os.environ) == before
+    assert seen == ["1000", "7", None]
 
 
 @pytest.mark.parametrize("space_first", [False, True])

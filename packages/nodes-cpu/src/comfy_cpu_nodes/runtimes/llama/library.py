@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,6 +29,12 @@ _WARNING, _ERROR = 3, 4  # ggml_log_level
 #: What llama.cpp complained about last: its functions only say that they failed, the log says why.
 _complaints: deque[str] = deque(maxlen=8)
 
+#: How GNU's OpenMP is told how long a thread that waits for the others looks before it sleeps. Left to itself it looks
+#: for some milliseconds, after each of the hundreds of steps of a batch: on a machine that others use too, or under a
+#: quota, it takes the very time that the others need (a third of it, measured).
+_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_SHORT = "1000"
+
 _REMEDY = "pip install 'comfy-cpu-nodes[llama]' (compiles llama.cpp: a C++ compiler and CMake must be there)"
 
 
@@ -41,18 +50,23 @@ def load_library() -> Any:
     Raises:
         ModelError: it is not installed, or its libraries cannot be loaded.
     """
+    with _short_waits():
+        library = _import()
+        library.llama_log_set(_listener(library), ctypes.c_void_p(0))
+        library.llama_backend_init()
+        _load_cpu_backend(library)
+    return library
+
+
+def _import() -> Any:
     try:
-        library = import_module("llama_cpp")
+        return import_module("llama_cpp")
     except ModuleNotFoundError as error:
         if error.name != "llama_cpp":
             raise _unusable(error) from error
         raise ModelError("llama-cpp-python is not installed, and Llama models need it", remedy=_REMEDY) from error
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another machine, or libgomp is missing
         raise _unusable(error) from error
-    library.llama_log_set(_listener(library), ctypes.c_void_p(0))
-    library.llama_backend_init()
-    _load_cpu_backend(library)
-    return library
 
 
 def runtime_name() -> str:
@@ -69,6 +83,19 @@ def complaints() -> str:
     text = "; ".join(_complaints)
     _complaints.clear()
     return text
+
+
+@contextmanager
+def _short_waits() -> Iterator[None]:
+    """Have OpenMP, if it is loaded inside the block, wait as `_SHORT` says; unless the user has an opinion."""
+    if any(name in os.environ for name in _WAITING):
+        yield
+        return
+    os.environ[_WAITING[0]] = _SHORT
+    try:
+        yield
+    finally:
+        del os.environ[_WAITING[0]]
 
 
 def _unusable(error: Exception) -> ModelError:

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from comfy_cpu_core.records import Record, RecordedFile, write_record
+from comfy_cpu_core.tree import ModelTree
+
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
     "2": {"class_type": "ImageScale", "inputs": {
@@ -213,6 +216,8 @@ def test_bad_arguments(arguments: tuple[str, ...], code: int, needle: str, cli: 
     assert_one_clear_line(cli("run", workflow, *arguments), code, needle)
 
 
+BEN2_BYTES = 222_932_053
+
 BEN2_PROMPT = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
     "4": {"class_type": "BEN2_ONNX_RemoveBg", "inputs": {"image": ["1", 0], "provider": "CPU"}},
@@ -243,6 +248,25 @@ def test_a_truncated_model(keep: float, cli: Any, ben2_workflow: Path, stand_in_
     cut.write_bytes(data[: int(keep if keep >= 1 else keep * len(data))])
     answer = cli("run", ben2_workflow, "--input", f"1.image={photo}", "--models", tmp_path / "models")
     assert_one_clear_line(answer, 4, "BEN2_Base.onnx")
+
+
+def test_a_model_with_another_hash_than_it_was_fetched_with(
+    cli: Any, ben2_workflow: Path, stand_in_models: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "models" / "ben2_onnx" / "BEN2_Base.onnx"
+    model.parent.mkdir(parents=True)
+    model.write_bytes((stand_in_models / "ben2_onnx" / "BEN2_Base.onnx").read_bytes())
+    # As if another file of the real one's size had been fetched.
+    with model.open("ab") as file:
+        file.truncate(BEN2_BYTES)
+    fetched = RecordedFile("BEN2_Base.onnx", BEN2_BYTES, "0" * 64)
+    files = {"ben2_onnx/BEN2_Base.onnx": fetched}
+    record = Record("ben2-base", "hf:PramaLLC/BEN2", None, "c0ffee", "2026-01-01T00:00:00+00:00", files)
+    write_record(ModelTree(tmp_path / "models"), record)
+    photo = picture(tmp_path)
+    answer = cli("run", ben2_workflow, "--input", f"1.image={photo}", "--models", tmp_path / "models")
+    assert_one_clear_line(answer, 4, "sha256")
+    assert "models fetch ben2-base --force" in answer.err
 
 
 def test_nothing_is_written_after_an_error(cli: Any, workflow: Path, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from comfy_cpu_core.models import ModelFile, ModelSpec
+from comfy_cpu_core.errors import ModelCorrupt
+from comfy_cpu_core.models import ModelFile, ModelNeed, ModelSpec
+from comfy_cpu_core.needs import NodeNeed
 from comfy_cpu_core.records import Record, write_record
 from comfy_cpu_core.tree import ModelTree
-from comfy_cpu_core.verify import FileCheck, model_state, staging_folder, verify_model
+from comfy_cpu_core.verify import FileCheck, model_state, require_right_files, staging_folder, verify_model
 
 DATA = b"weights"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -145,3 +147,35 @@ def test_a_model_in_an_installed_package(tree: ModelTree, tmp_path: Path, monkey
     assert not tree.root.exists()
     (folder / "a").write_bytes(b"WEIGHTS")
     assert check(packaged, tree, full=True).state == "wrong hash"
+
+
+def needed(spec: ModelSpec | None) -> NodeNeed:
+    return NodeNeed("4", "Cut", ModelNeed("x"), spec)
+
+
+def test_a_run_wants_the_right_hash(tree: ModelTree) -> None:
+    put(tree, "x/a")
+    require_right_files([needed(SPEC), needed(None)], tree)
+    put(tree, "x/a", b"WEIGHTS")
+    with pytest.raises(ModelCorrupt, match=r"node 4 \(Cut\): model file .*x/a has sha256") as caught:
+        require_right_files([needed(SPEC)], tree)
+    assert "models fetch x --force" in str(caught.value.remedy)
+
+
+def test_a_run_takes_what_nobody_knows_and_what_is_missing(tree: ModelTree) -> None:
+    require_right_files([needed(SPEC)], tree)
+    put(tree, "x/a", b"anything")
+    require_right_files([needed(OPEN), needed(replace(SPEC, files=(ModelFile("a", "x/a", 7),)))], tree)
+
+
+def test_a_run_hashes_a_file_once_even_where_nothing_can_be_noted(
+    tree: ModelTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tree, "x/a")
+    monkeypatch.setattr("comfy_cpu_core.verify.HashCache.put", lambda *_: None)
+    require_right_files([needed(SPEC)], tree)
+    monkeypatch.setattr("comfy_cpu_core.verify.sha256_file", lambda _: pytest.fail("hashed again"))
+    require_right_files([needed(SPEC)], tree)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(pytest.fail.Exception):
+        require_right_files([needed(SPEC)], tree)

@@ -6,19 +6,21 @@ brought it. Where neither knows a hash, the file is ``unrecorded``: nothing spea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from comfy_cpu_core.errors import ModelCorrupt
 from comfy_cpu_core.fetchers import FetchProgress
 from comfy_cpu_core.files import sha256_file
 from comfy_cpu_core.models import STATE_FOLDER, ModelFile, ModelSpec
-from comfy_cpu_core.needs import find_model_file
+from comfy_cpu_core.needs import NodeNeed, find_model_file
 from comfy_cpu_core.records import HashCache, pin, read_record
 from comfy_cpu_core.tree import ModelTree
 
-__all__ = ["FileCheck", "ModelState", "model_state", "staging_folder", "verify_model"]
+__all__ = ["FileCheck", "ModelState", "model_state", "require_right_files", "staging_folder", "verify_model"]
 
 FileState = Literal["ok", "missing", "wrong size", "wrong hash", "unreadable", "unrecorded", "unchecked"]
 
@@ -125,6 +127,43 @@ def model_state(spec: ModelSpec, tree: ModelTree) -> ModelState:
     return "partial" if begun or states != {"missing"} else "missing"
 
 
+def require_right_files(needs: Iterable[NodeNeed], tree: ModelTree) -> None:
+    """Make sure before a run that no file that it needs has a hash other than the one that is known for it.
+
+    A file whose hash nobody knows passes, and so does one that is missing (`comfy_cpu_core.needs.require_models` looks
+    for those). A file is hashed once, and again after it changed.
+
+    Raises:
+        ModelCorrupt: a file is not what it should be; the error names node, class and file.
+    """
+    for need in needs:
+        if need.spec is None:
+            continue
+        cache = HashCache(tree, need.spec.id)
+
+        def hash_of(file: ModelFile, path: Path, cache: HashCache = cache) -> str:
+            sha256 = cache.get(path)
+            if sha256 is None:
+                stat = path.stat()
+                sha256 = _hash_in_this_process(path, stat.st_size, stat.st_mtime_ns)
+                cache.put(path, sha256)
+            return sha256
+
+        for check in _check(need.spec, tree, hash_of, installed=True):
+            if check.wrong and check.expected_sha256 is not None:
+                raise ModelCorrupt(
+                    f"node {need.node_id} ({need.class_type}): model file {check.path or check.target} "
+                    f"{check.describe()}",
+                    remedy=f"`comfy-cpu models fetch {need.spec.id} --force` gets it again",
+                )
+
+
+@lru_cache(maxsize=256)
+def _hash_in_this_process(path: Path, size: int, mtime_ns: int) -> str:
+    """A file's hash, kept for as long as size and time stay: a tree that cannot be written keeps no hashes itself."""
+    return sha256_file(path)
+
+
 def staging_folder(tree: ModelTree, model_id: str) -> Path:
     """Where the files of a model lie while they are being fetched."""
     return tree.root / STATE_FOLDER / "staging" / model_id
@@ -136,7 +175,7 @@ def _check(
     pinned = pin(spec, read_record(tree, spec.id))
     checks = []
     for file in pinned.files:
-        path = tree.path(file.target) if tree.has(file.target) else None
+        path = next((tree.path(place) for place in file.places if tree.has(place)), None)
         if path is None and installed:
             path = find_model_file(spec, file, tree)
         checks.append(_check_file(file, path, hash_of))

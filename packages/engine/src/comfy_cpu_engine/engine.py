@@ -15,6 +15,7 @@ from comfy_cpu_core.needs import NodeNeed, find_model_file, require_models
 from comfy_cpu_core.plugins import Plugins
 from comfy_cpu_core.results import EventSink, Progress, Result
 from comfy_cpu_core.tree import ModelTree
+from comfy_cpu_core.verify import require_right_files
 from comfy_cpu_engine.cache import ResultCache
 from comfy_cpu_engine.executor import Execution
 from comfy_cpu_engine.folders import run_folders
@@ -89,6 +90,7 @@ class Engine:
             InputError: a file's name is bad.
             WorkflowInvalid: the workflow does not validate; a file that it names is not among `files`.
             ModelMissing: a model that it needs is not there.
+            ModelCorrupt: a model's file has another hash than the one that is known for it.
             UsageError: an argument makes no sense.
         """
         files = files or {}
@@ -100,6 +102,7 @@ class Engine:
             with use_run(context):
                 plan = validate(prompt, self._registry, hidden=hidden, only=outputs)
                 needs = require_models(plan.nodes.values(), self._plugins, self.models)
+                require_right_files(needs, self.models)
                 base = f"{files_digest(files)} {_stamps(needs, self.models)}"
                 start = time.perf_counter()
                 outcome = Execution(

@@ -87,6 +87,13 @@ def test_what_cannot_be_rated_fails_and_shows_nothing(run: Callable[..., Any], c
     assert not any(output["kind"] == "image" for output in answer.json()["outputs"])
 
 
+def test_the_model_may_lie_in_the_other_folder(run: Callable[..., Any], models: Path) -> None:
+    (models / "llm").rename(models / "LLM")
+    answer = run("An astronaut.")
+    assert answer.code == 0, answer.err
+    assert f"LLM/{MODEL}" in [model["name"] for model in answer.json()["models"]]
+
+
 def test_a_model_that_is_missing_is_found_out_at_once(run: Callable[..., Any], models: Path) -> None:
     (models / "llm" / MODEL).unlink()
     answer = run("An astronaut.")

@@ -21,6 +21,8 @@ def spec(**changes: Any) -> ModelSpec:
 def test_targets_stay_in_the_tree(target: str) -> None:
     with pytest.raises(ValueError, match="is not a path inside the model tree"):
         ModelFile("a", target)
+    with pytest.raises(ValueError, match="is not a path inside the model tree"):
+        ModelFile("a", "x/a", also=("y/a", target))
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../a", "x/../../a"])

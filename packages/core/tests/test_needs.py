@@ -145,6 +145,16 @@ def test_such_a_file_lies_in_the_tree(target: str) -> None:
         ModelNeed(None, "variant", "HR", "", target)
 
 
+def test_a_file_may_lie_in_another_place(tree: ModelTree) -> None:
+    file = ModelFile("a.gguf", "llm/a.gguf", also=("LLM/a.gguf", "llama/a.gguf"))
+    spec = ModelSpec("llama", "hf:somebody/llama", licence="MIT", files=(file,))
+    assert find_model_file(spec, file, tree) is None
+    put(tree, "llama/a.gguf")
+    assert find_model_file(spec, file, tree) == tree.path("llama/a.gguf")
+    put(tree, "llm/a.gguf")
+    assert find_model_file(spec, file, tree) == tree.path("llm/a.gguf"), "the place where it goes is the first"
+
+
 def test_the_tree_goes_before_the_installed_package(
     tree: ModelTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

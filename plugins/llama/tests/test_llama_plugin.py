@@ -20,7 +20,7 @@ def test_the_models() -> None:
     models = {model.id: model for model in plugin.comfy_cpu_models()}
     assert set(models) == {Q5_ID, "meta-llama-3.1-8b-instruct-q4_k_m", "llama-3.2-3b-instruct-q5_k_m"}
     (file,) = models[Q5_ID].files
-    assert (file.path, file.target, file.size) == (Q5, f"llm/{Q5}", 5_732_992_416)
+    assert (file.path, file.places, file.size) == (Q5, (f"llm/{Q5}", f"LLM/{Q5}"), 5_732_992_416)
     assert models[Q5_ID].source == "hf:bartowski/Meta-Llama-3.1-8B-Instruct-GGUF"
     assert models["meta-llama-3.1-8b-instruct-q4_k_m"].size == 4_920_739_232
     assert not any(model.resolved for model in models.values()), "nobody has checked commits and hashes yet"

@@ -33,20 +33,28 @@ class ModelFile:
         target: where it goes, relative to the model tree's root, with ``/``.
         size: bytes, or None if unresolved.
         sha256: in hexadecimal, or None if unresolved.
+        also: other places in the tree where it may lie: packs do not agree on a folder's name.
     """
 
     path: str
     target: str
     size: int | None = None
     sha256: str | None = None
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _stays_inside(self.target) or PurePosixPath(self.target).parts[0] == STATE_FOLDER:
-            raise ValueError(f"target {self.target!r} is not a path inside the model tree")
+        for place in self.places:
+            if not _stays_inside(place) or PurePosixPath(place).parts[0] == STATE_FOLDER:
+                raise ValueError(f"target {place!r} is not a path inside the model tree")
         if not _stays_inside(self.path):
             raise ValueError(f"path {self.path!r} is not a path inside the source")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 of {self.target!r} is not 64 hexadecimal digits")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it may lie, the place where it goes first."""
+        return (self.target, *self.also)
 
 
 @dataclass(frozen=True)

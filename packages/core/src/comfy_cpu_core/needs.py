@@ -98,8 +98,9 @@ def find_model_file(spec: ModelSpec, file: ModelFile, tree: ModelTree) -> Path |
 
     Only looks whether it exists; `comfy_cpu_core.verify` says whether it is the right one.
     """
-    if tree.has(file.target):
-        return tree.path(file.target)
+    for place in file.places:
+        if tree.has(place):
+            return tree.path(place)
     if spec.scheme == "package":
         from comfy_cpu_core.fetchers.package import package_file
 

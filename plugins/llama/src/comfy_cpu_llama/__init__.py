@@ -26,7 +26,7 @@ def _model(repository: str, file: str, licence: str, size: int | None) -> ModelS
         id=PurePosixPath(file).stem.lower(),
         source=f"hf:{repository}",
         licence=licence,
-        files=(ModelFile(file, f"llm/{file}", size=size),),
+        files=(ModelFile(file, f"llm/{file}", size=size, also=(f"LLM/{file}",)),),
         notice=_NOTICE,
     )
 

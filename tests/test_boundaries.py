@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "comfy_cpu_client": {"comfy_cpu_core"},
     "comfy_cpu_ben2": {"comfy_cpu_core"},
     "comfy_cpu_birefnet": {"comfy_cpu_core"},
+    "comfy_cpu_florence2": {"comfy_cpu_core"},
     "comfy_cpu_llama": {"comfy_cpu_core"},
     "comfy_cpu_nudenet": {"comfy_cpu_core"},
     "comfy_cpu_example": {"comfy_cpu_core"},

@@ -22,6 +22,7 @@ Exits with 1 if the answers differ from those read token by token, or a bar is m
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -188,11 +189,12 @@ def in_fresh_process(what: str, model: Path, states: Path, rounds: int) -> dict[
 
 
 def model_file(cache: Path, layers: int) -> Path:
-    """The model, written at the first run."""
-    path = cache / f"llama-random-{layers}-layers.gguf"
-    if not path.exists():
-        import llama_model
+    """The model, written at the first run, and again when its vocabulary changes with our prompts."""
+    import llama_model
 
+    words = hashlib.sha256("\n".join(llama_model.vocabulary()[0]).encode()).hexdigest()[:8]
+    path = cache / f"llama-random-{layers}-layers-{words}.gguf"
+    if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         print(f"writing {path} …", flush=True)
         llama_model.write(path, layers)

@@ -34,6 +34,7 @@ def vocabulary() -> tuple[list[str], list[gguf.TokenType]]:
     tokens |= dict.fromkeys(CONTROLS, kinds.CONTROL)
     tokens |= {f"<0x{byte:02X}>": kinds.BYTE for byte in range(256)}
     tokens |= {"\u2581" if char == " " else char: kinds.NORMAL for char in map(chr, range(0x20, 0x7F))}
+    tokens |= dict.fromkeys(("system", "user", "assistant"), kinds.USER_DEFINED)
     for form in SAFETY_FORMS:
         text = form.system + form.before + "".join(q.stem + o + q.end for q in form.questions for o in q.options)
         for word in re.findall(r" ?\w\w+|[^\w\s]{2,}|\n\n", text):

@@ -34,6 +34,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
     "llama": ("llama_cpp",),
+    "florence2": ("torch", "transformers", "tokenizers", "safetensors"),
 }
 
 _log = logging.getLogger("comfy_cpu")

@@ -8,6 +8,12 @@ from __future__ import annotations
 from comfy_cpu_core.nodes import NodeClass
 from comfy_cpu_nodes.nodes.background import Ben2RawMask, Ben2RemoveBackground
 from comfy_cpu_nodes.nodes.birefnet import BiRefNetHrRemoveBackground, BiRefNetRemoveBackground
+from comfy_cpu_nodes.nodes.florence2 import Florence2Run
+from comfy_cpu_nodes.nodes.florence2_loaders import (
+    DownloadAndLoadFlorence2Lora,
+    DownloadAndLoadFlorence2Model,
+    Florence2ModelLoader,
+)
 from comfy_cpu_nodes.nodes.gates import (
     HybridSafetyGate,
     ImageSafetyGate,
@@ -39,6 +45,8 @@ __all__ = ["NODES", "NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 
 # Extras of this distribution, each of which brings a runtime for ONNX models.
 _ONNX = ("openvino", "onnxruntime")
+# The extra that brings torch and transformers.
+_FLORENCE = ("florence2",)
 # The extra that brings llama.cpp.
 _LLAMA = ("llama",)
 
@@ -130,6 +138,38 @@ NODES: tuple[NodeClass, ...] = (
         "cut the subject out of a large picture",
         requires="openvino or onnxruntime; an ONNX export of your own in birefnet_hr/",
         extras=_ONNX,
+    ),
+    NodeClass(
+        "DownloadAndLoadFlorence2Model",
+        DownloadAndLoadFlorence2Model,
+        "DownloadAndLoadFlorence2Model",
+        "load a Florence-2, and fetch it if it is not there",
+        requires="torch and transformers (the extra florence2); a Florence-2 in LLM/",
+        extras=_FLORENCE,
+    ),
+    NodeClass(
+        "Florence2ModelLoader",
+        Florence2ModelLoader,
+        "Florence2ModelLoader",
+        "load a Florence-2",
+        requires="torch and transformers (the extra florence2); a Florence-2 in LLM/",
+        extras=_FLORENCE,
+    ),
+    NodeClass(
+        "DownloadAndLoadFlorence2Lora",
+        DownloadAndLoadFlorence2Lora,
+        "DownloadAndLoadFlorence2Lora",
+        "take a LoRA adapter for Florence-2, and fetch it if it is not there",
+        requires="torch and transformers (the extra florence2); the adapter in LLM/",
+        extras=_FLORENCE,
+    ),
+    NodeClass(
+        "Florence2Run",
+        Florence2Run,
+        "Florence2Run",
+        "describe pictures, find things in them, read their text",
+        requires="torch and transformers (the extra florence2); a Florence-2 in LLM/",
+        extras=_FLORENCE,
     ),
     NodeClass(
         "MultiDomainSafetyClassifier",

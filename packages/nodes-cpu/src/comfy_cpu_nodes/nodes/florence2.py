@@ -59,7 +59,13 @@ class Florence2Run:
                     "STRING",
                     {"default": "", "multiline": True, "tooltip": f"Only for {', '.join(_TEXT_TASKS)}."},
                 ),
-                "task": (list(ops.TASKS), {"tooltip": "What to ask. The prompt_gen tasks need a PromptGen model."}),
+                "task": (
+                    list(ops.TASKS),
+                    {
+                        "default": "region_caption",
+                        "tooltip": "What to ask. The prompt_gen tasks need a PromptGen model.",
+                    },
+                ),
                 "fill_mask": (
                     "BOOLEAN",
                     {"default": True, "tooltip": "Fill what is drawn; give a mask of the boxes."},

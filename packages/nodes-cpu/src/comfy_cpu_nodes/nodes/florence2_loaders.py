@@ -63,13 +63,13 @@ class _Loader:
         return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
 
 
-def _loader_inputs(model: tuple[Any, dict[str, Any]], precision: dict[str, Any]) -> dict[str, Any]:
+def _loader_inputs(model: tuple[Any, dict[str, Any]]) -> dict[str, Any]:
     return {
         "required": {
             "model": model,
             "precision": (
                 list(_PRECISIONS),
-                {**precision, "tooltip": "fp16 becomes what this CPU computes in best: bf16, or fp32."},
+                {"default": "fp16", "tooltip": "fp16 becomes what this CPU computes in best: bf16, or fp32."},
             ),
             "attention": (
                 list(_ATTENTIONS),
@@ -97,7 +97,7 @@ class DownloadAndLoadFlorence2Model(_Loader):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         model = (list(MODELS), {"default": MODELS[0], "tooltip": "Kept in models/LLM under the last part of its name."})
-        return _loader_inputs(model, {"default": "fp16"})
+        return _loader_inputs(model)
 
     def loadmodel(
         self,
@@ -131,7 +131,7 @@ class Florence2ModelLoader(_Loader):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return _loader_inputs((_names(), {"tooltip": "A directory in models/LLM."}), {})
+        return _loader_inputs((_names(), {"tooltip": "A directory in models/LLM."}))
 
     @classmethod
     def VALIDATE_INPUTS(cls, model: Any = None) -> bool | str:
@@ -165,7 +165,7 @@ class DownloadAndLoadFlorence2Lora:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (list(ADAPTERS), {"tooltip": "Kept in models/LLM."})}}
+        return {"required": {"model": (list(ADAPTERS), {"default": ADAPTERS[0], "tooltip": "Kept in models/LLM."})}}
 
     def loadmodel(self, model: str) -> tuple[Adapter]:
         """Give the adapter.

@@ -21,10 +21,7 @@ from comfy_cpu_nodes.host import check_interrupt
 __all__ = ["Libraries", "has_libraries", "load_libraries", "runtime_name", "torch_to_oneself"]
 
 _DISTRIBUTIONS = ("torch", "transformers", "tokenizers", "safetensors")
-_REMEDY = (
-    "pip install 'comfy-cpu-nodes[florence2]' --extra-index-url https://download.pytorch.org/whl/cpu "
-    "(the extra index has torch without CUDA)"
-)
+_REMEDY = "pip install 'comfy-cpu-nodes[florence2]', with the CPU build of torch (the other one is gigabytes larger)"
 
 #: torch's number of threads and its random numbers belong to the process, and one model alone uses every thread.
 _torch = threading.Lock()

@@ -24,6 +24,13 @@ LAYERS, WIDTH, HIDDEN, HEADS, KV_HEADS, VOCABULARY = 32, 4096, 14336, 32, 8, 128
 Q5, Q6, F32 = gguf.GGMLQuantizationType.Q5_K, gguf.GGMLQuantizationType.Q6_K, gguf.GGMLQuantizationType.F32
 #: Bytes of a block of 256 weights, and where in it the half-precision scales are.
 BLOCKS = {Q5: (176, (0, 2)), Q6: (210, (208,))}
+#: How Llama 3's tokenizer cuts the words that the answers hold.
+PIECES = {
+    "violence": ("viol", "ence"),
+    "hate": ("h", "ate"),
+    "disturbing": ("dist", "urb", "ing"),
+    "drugs": ("dr", "ugs"),
+}
 CONTROLS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 
@@ -38,7 +45,8 @@ def vocabulary() -> tuple[list[str], list[gguf.TokenType]]:
     for form in SAFETY_FORMS:
         text = form.system + form.before + "".join(q.stem + o + q.end for q in form.questions for o in q.options)
         for word in re.findall(r" ?\w\w+|[^\w\s]{2,}|\n\n", text):
-            tokens.setdefault(word, kinds.USER_DEFINED)
+            for piece in PIECES.get(word, (word,)):
+                tokens.setdefault(piece, kinds.USER_DEFINED)
     for number in range(VOCABULARY - len(tokens)):
         tokens[f" w{number}."] = kinds.USER_DEFINED if number < 2000 else kinds.UNUSED
     return list(tokens), list(tokens.values())

@@ -62,6 +62,8 @@ _UNSAFE, _MILD = range(7, 12), range(12, 17)  # a telling word of this domain
 _SEEN_UNSAFE, _SEEN_MILD = range(17, 22), range(22, 27)  # how often it was there
 _SAYS_UNSAFE, _SAYS_MILD = 27, 28
 _SUBJECT = 29  # the word that the stand-in calls everything
+_FLAG_ASKED = range(30, 32)  # the end of a question for the extractor's flags: nsfw, violence
+_SAYS_TRUE = 32
 _WIDTH, _HIDDEN = 64, 32
 
 _LENGTH = 2.0  # of every token's vector: RMS normalisation then treats all alike
@@ -163,7 +165,7 @@ def _vocabulary(chat: Chat, words: Sequence[str], question_ends: Sequence[str]) 
         tokens.append(_Token(UNSAFE_WORDS[domain], "word", (_UNSAFE[place],)))
         tokens.append(_Token(MILD_WORDS[domain], "word", (_MILD[place],)))
         tokens += [_Token(domain + end, "word", (_ASKED[place],)) for end in question_ends]
-    tokens += [_Token('nsfw":', "word", (_ASKED[0],)), _Token('violence":', "word", (_ASKED[1],))]
+    tokens += [_Token(f'{name}":', "word", (_FLAG_ASKED[place],)) for place, name in enumerate(("nsfw", "violence"))]
     tokens += [_Token(text, "word") for text in ("true", "false", *words)]
     tokens.append(_Token(_SUBJECT_WORD, "word", (_SUBJECT,)))
     # llama.cpp ends the process where a token is there twice.
@@ -200,6 +202,11 @@ def _weights(tokens: Sequence[_Token], random: int | None, *, broken: bool) -> d
             found["blk.0.ffn_gate"][unit, _ASKED[place]] = 10
             found["blk.0.ffn_up"][unit, seen[place]] = 1
             found["blk.0.ffn_down"][says, unit] = 10
+    for place, asked in enumerate(_FLAG_ASKED):
+        unit = 2 * len(DOMAINS) + place
+        found["blk.0.ffn_gate"][unit, asked] = 10
+        found["blk.0.ffn_up"][unit, _SEEN_UNSAFE[place]] = 1
+        found["blk.0.ffn_down"][_SAYS_TRUE, unit] = 10
     _set_outputs(found["output"], [token.text for token in tokens])
     if broken:
         found["output"][:] = np.nan
@@ -212,8 +219,8 @@ def _set_outputs(output: np.ndarray[Any, Any], texts: Sequence[str]) -> None:
         (_ASKED, 40.0, partial(_begins, "SAFE")),
         ([_SAYS_MILD], 80.0, partial(_begins, "BORDERLINE")),
         ([_SAYS_UNSAFE], 120.0, partial(_begins, "UNSAFE")),
-        (_ASKED, 30.0, "false".__eq__),
-        ([_SAYS_UNSAFE], 90.0, "true".__eq__),
+        (_FLAG_ASKED, 40.0, "false".__eq__),
+        ([_SAYS_TRUE], 120.0, "true".__eq__),
         ([_ALWAYS], 20.0, _SUBJECT_WORD.__eq__),
         ([_ALWAYS], 15.0, "]".__eq__),
         ([_SUBJECT], 200.0, {'"', "<|eot_id|>", "<|im_end|>", "</s>"}.__contains__),

@@ -190,7 +190,7 @@ def _(p: Pipeline) -> None:
     p.write_model(broken=True)
 
 
-@row("model: knows nothing", *CLASSIFIED)
+@row("model: knows nothing", *EVERY)
 def _(p: Pipeline) -> None:
     p.write_model(random=2)
 

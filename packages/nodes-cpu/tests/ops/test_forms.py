@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,33 @@ def test_a_model_that_would_rather_say_something_else_is_not_believed(coverage: 
 def test_a_probability_that_is_none_is_not_believed() -> None:
     with pytest.raises(forms.Undecided, match="asked about 'hate'"):
         forms.summarise(answers(hate=Answer((math.nan, 0.0, 1.0), 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "is_set"), [((0.9, 0.1), True), ((0.1, 0.9), False), ((0.5, 0.5), True), ((0.49, 0.51), False)]
+)
+def test_a_flag_is_what_is_more_likely_and_set_if_nobody_knows(probabilities: tuple[float, ...], is_set: bool) -> None:
+    assert forms.decide("nsfw", Answer(probabilities, 0.9)) is is_set
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer((0.0, 1.0), 0.05), Answer((0.0, 1.0), math.nan), Answer((math.nan,) * 2, 1.0)]
+)
+def test_a_flag_that_the_model_does_not_answer(answer: Answer) -> None:
+    with pytest.raises(forms.Undecided, match="asked about 'nsfw', the model answers true, false"):
+        forms.decide("nsfw", answer)
+
+
+def test_options_are_weighed_by_all_tokens_that_they_may_begin_with() -> None:
+    logits = np.log(np.array([0.1, 0.2, 0.3, 0.25, 0.15], np.float32))
+    answer = forms.weigh(logits, [[0, 1], np.array([3])])
+    assert answer.probabilities == pytest.approx((0.3 / 0.55, 0.25 / 0.55))
+    assert answer.coverage == pytest.approx(0.55)
+
+
+def test_options_that_are_out_of_the_question_are_equal() -> None:
+    answer = forms.weigh(np.array([0, -5000, -9000], np.float32), [[1], [2]])
+    assert answer == Answer((0.5, 0.5), 0.0)
 
 
 _answer = st.tuples(*[st.floats(0.001, 1)] * 3).map(lambda p: Answer(tuple(x / sum(p) for x in p), 0.5))

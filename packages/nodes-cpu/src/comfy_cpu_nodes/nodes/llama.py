@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfy_cpu_core.errors import ModelMissing
+from comfy_cpu_core.errors import ModelMissing, NodeError
 from comfy_cpu_core.models import STATE_FOLDER
 from comfy_cpu_nodes import host
 from comfy_cpu_nodes.ops import forms
@@ -133,10 +133,7 @@ class MultiDomainSafetyClassifier:
                 try:
                     verdicts.append(forms.summarise(answers))
                 except forms.Undecided as error:
-                    raise host.node_error(
-                        f"the caption cannot be rated with {name}: {error}",
-                        remedy="use an instruction-tuned language model, such as Llama 3.1 8B Instruct",
-                    ) from error
+                    raise _not_understood(name, error) from error
                 steps.step()
         return (forms.worst(verdicts).to_json(),)
 
@@ -197,7 +194,7 @@ class LocalJsonExtractor:
 
         Raises:
             ModelMissing, ModelCorrupt, ModelError: the model or llama-cpp-python is not there, or does not work.
-            NodeError: the caption is empty, no text, or one of several.
+            NodeError: the caption is empty, no text, or one of several; or the model does not answer the question.
             InputError: the caption is too long.
         """
         _report_unused(LocalJsonExtractor, {"n_gpu_layers": n_gpu_layers})
@@ -211,15 +208,18 @@ class LocalJsonExtractor:
             raise host.node_error(f"subject_priority {subject_priority!r} is none of {', '.join(PRIORITIES)}")
         steps = host.progress(1)
         with lease_llama(path, name=name) as model:
-            facts = extract_facts(
-                model,
-                text,
-                priority=subject_priority,
-                sampling=Sampling(temperature=temperature),
-                seed=seed,
-                max_tokens=max_new_tokens,
-                n_ctx=n_ctx,
-            )
+            try:
+                facts = extract_facts(
+                    model,
+                    text,
+                    priority=subject_priority,
+                    sampling=Sampling(temperature=temperature),
+                    seed=seed,
+                    max_tokens=max_new_tokens,
+                    n_ctx=n_ctx,
+                )
+            except forms.Undecided as error:
+                raise _not_understood(name, error) from error
         steps.step()
         return (facts.to_json(),)
 
@@ -415,6 +415,13 @@ def _captions(caption: Any) -> list[str]:
                 "caption is empty: there is nothing to look at", remedy="look at what made the caption"
             )
     return captions
+
+
+def _not_understood(name: str, error: forms.Undecided) -> NodeError:
+    return host.node_error(
+        f"the caption cannot be rated with {name}: {error}",
+        remedy="use an instruction-tuned language model, such as Llama 3.1 8B Instruct",
+    )
 
 
 def _report_unused(node: type, given: Mapping[str, Any]) -> None:

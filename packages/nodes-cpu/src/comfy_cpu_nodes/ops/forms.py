@@ -11,9 +11,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from comfy_cpu_nodes.ops.verdicts import DOMAINS, STATES, Classification
 
-__all__ = ["SAFETY_FORMS", "Answer", "Form", "Question", "Undecided", "quoted", "summarise", "worst"]
+__all__ = ["SAFETY_FORMS", "Answer", "Form", "Question", "Undecided", "decide", "quoted", "summarise", "weigh", "worst"]
 
 #: How likely the model must find it, at least, that one of the states comes next at all. A language model that has
 #: understood the question is nearly sure of it; one that is broken, or is none, spreads over its whole vocabulary.
@@ -116,6 +119,40 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def weigh(logits: NDArray[np.float32], options: Sequence[Sequence[int] | NDArray[np.intp]]) -> Answer:
+    """How likely each of several options comes next.
+
+    Args:
+        logits: of the whole vocabulary, finite.
+        options: the tokens that each may begin with; no token of two options.
+    """
+    exact = logits.astype(np.float64)
+    weights = np.exp(exact - exact.max())
+    chosen = np.array([weights[list(tokens)].sum() for tokens in options])
+    if chosen.sum() <= 0:  # so unlikely that nothing is left to compare
+        return Answer((1 / len(options),) * len(options), 0.0)
+    return Answer(tuple((chosen / chosen.sum()).tolist()), float(chosen.sum() / weights.sum()))
+
+
+def decide(name: str, answer: Answer) -> bool:
+    """Whether a flag is set, from the answer to true and false; of equals, it is.
+
+    Raises:
+        Undecided: the model would rather have said something else altogether.
+    """
+    _believe(name, answer, ("true", "false"))
+    return answer.probabilities[0] >= answer.probabilities[1]
+
+
+def _believe(name: str, answer: Answer, options: Sequence[str]) -> None:
+    # So written that NaN is neither a coverage nor a probability.
+    if not answer.coverage >= _LEAST_COVERAGE or not all(chance >= 0 for chance in answer.probabilities):
+        raise Undecided(
+            f"asked about {name!r}, the model answers {', '.join(options)} with a probability of only "
+            f"{answer.coverage:.1%} together"
+        )
+
+
 def summarise(answers: Sequence[Answer]) -> Classification:
     """The verdict that the answers to a safety form come to: in each domain the most likely state, the worse of equals.
 
@@ -128,12 +165,7 @@ def summarise(answers: Sequence[Answer]) -> Classification:
     chances = {}
     reasons = []
     for domain, answer in zip(DOMAINS, answers, strict=True):
-        # So written that NaN is neither a coverage nor a probability.
-        if not answer.coverage >= _LEAST_COVERAGE or not all(chance >= 0 for chance in answer.probabilities):
-            raise Undecided(
-                f"asked about {domain!r}, the model answers {', '.join(STATES)} with a probability of only "
-                f"{answer.coverage:.1%} together"
-            )
+        _believe(domain, answer, STATES)
         chance, index = max((chance, index) for index, chance in enumerate(answer.probabilities))
         states[domain], chances[domain] = STATES[index], chance
         if STATES[index] != "SAFE":

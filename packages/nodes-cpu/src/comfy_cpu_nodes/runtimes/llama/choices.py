@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from comfy_cpu_core.errors import InputError, ModelError
-from comfy_cpu_nodes.ops.forms import Answer, Form
+from comfy_cpu_nodes.ops.forms import Answer, Form, weigh
 from comfy_cpu_nodes.runtimes.llama.chat import Chat
 from comfy_cpu_nodes.runtimes.llama.context import Context, Read
 from comfy_cpu_nodes.runtimes.llama.library import runtime_name
@@ -119,7 +116,7 @@ def fill_in(
         raise
     if not all(kept):
         model.drop_context(_CONTEXT)
-    return [_answer(row, choices) for row, choices in zip(logits, tokens.choices, strict=True)]
+    return [weigh(row, [[token] for token in choices]) for row, choices in zip(logits, tokens.choices, strict=True)]
 
 
 def prepare(model: LlamaModel, tokens: FormTokens, folder: Path) -> Path:
@@ -165,16 +162,6 @@ def _prefix_file(model: LlamaModel, tokens: FormTokens, folder: Path) -> PrefixF
         runtime=runtime_name(),
         tokens=tokens.prefix,
     )
-
-
-def _answer(logits: NDArray[np.float32], choices: Sequence[int]) -> Answer:
-    """From the logits of the whole vocabulary to the probabilities of the tokens that count."""
-    exact = logits.astype(np.float64)
-    weights = np.exp(exact - exact.max())
-    chosen = weights[choices]
-    if chosen.sum() <= 0:  # so unlikely that nothing is left to compare
-        return Answer((1 / len(choices),) * len(choices), 0.0)
-    return Answer(tuple((chosen / chosen.sum()).tolist()), float(chosen.sum() / weights.sum()))
 
 
 def _common(sequences: Sequence[Sequence[int]]) -> list[int]:

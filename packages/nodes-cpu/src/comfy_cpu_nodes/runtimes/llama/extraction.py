@@ -7,7 +7,7 @@ whatever the model does.
 
 from __future__ import annotations
 
-from comfy_cpu_nodes.ops.forms import quoted
+from comfy_cpu_nodes.ops.forms import decide, quoted
 from comfy_cpu_nodes.ops.sampling import Sampling
 from comfy_cpu_nodes.ops.verdicts import Facts
 from comfy_cpu_nodes.runtimes.llama.chat import Chat
@@ -63,6 +63,7 @@ def extract_facts(
 
     Raises:
         InputError: the caption is too long, or no text.
+        Undecided: the model says neither true nor false where a flag is asked for.
         ModelError: llama.cpp failed.
         Interrupted, DeadlineExceeded: the run should end.
     """
@@ -75,18 +76,24 @@ def extract_facts(
     def string() -> str:
         return writer.string(longest=_LONGEST_STRING, tokens=max(writer.left - end, 1))
 
+    def flag(name: str) -> bool:
+        writer.add_text(f',"{name}":')
+        answer = writer.weigh(("true", "false"))
+        is_set = decide(name, answer)
+        writer.add_text("true" if is_set else "false")
+        return is_set
+
     primary = string()
     writer.add_text('","secondary_subjects":[')
     secondary: list[str] = []
     while len(secondary) < _MOST_SUBJECTS and writer.left > end:
-        if writer.choose_text([',"', "]"] if secondary else ['"', "]"]):
+        more = "," if secondary else '"'
+        goes_on, ends = writer.weigh((more, "]")).probabilities
+        if ends >= goes_on:
             break
+        writer.add_text(',"' if secondary else '"')
         secondary.append(string())
         writer.add_text('"')
-    else:
-        writer.add_text("]")
-    writer.add_text(',"nsfw":')
-    nsfw = writer.choose_text(["true", "false"]) == 0
-    writer.add_text(',"violence":')
-    violence = writer.choose_text(["true", "false"]) == 0
+    writer.add_text("]")
+    nsfw, violence = flag("nsfw"), flag("violence")
     return Facts(primary, tuple(subject for subject in secondary if subject), nsfw, violence)

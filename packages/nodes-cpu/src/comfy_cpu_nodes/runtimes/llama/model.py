@@ -64,6 +64,7 @@ class LlamaModel:
         self.remembered: dict[tuple[int, ...], bytes] = {}
         self._lock = threading.Lock()
         self._contexts: dict[str, Context] = {}
+        self._beginnings: dict[str, NDArray[np.intp]] = {}
         self._model: Any = None
         try:
             self.compute.call(self._load)
@@ -237,6 +238,19 @@ class LlamaModel:
         quotes = np.array([piece.find(b'"') for piece in self.pieces], np.int32)
         legal = np.array([_fits_string(piece) for piece in self.pieces], np.bool_)
         return legal & ~self.control_tokens, quotes
+
+    def beginnings(self, text: str) -> NDArray[np.intp]:
+        """The tokens with which a text may begin, wherever the tokenizer cuts: a part of it, or it and more.
+
+        Spaces before it do not count.
+        """
+        found = self._beginnings.get(text)
+        if found is None:
+            data = text.encode()
+            said = (piece.lstrip(b" ") for piece in self.pieces)
+            fitting = [token for token, s in enumerate(said) if s and (data.startswith(s) or s.startswith(data))]
+            found = self._beginnings[text] = np.array(fitting, np.intp)
+        return found
 
     # What it is.
 

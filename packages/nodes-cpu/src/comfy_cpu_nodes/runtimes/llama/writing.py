@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comfy_cpu_core.errors import InputError, ModelError
+from comfy_cpu_nodes.ops.forms import Answer, weigh
 from comfy_cpu_nodes.ops.sampling import Sampling, choose
 from comfy_cpu_nodes.runtimes.llama.context import Read
 from comfy_cpu_nodes.runtimes.llama.model import LlamaModel
@@ -116,19 +117,16 @@ class Writer:
         """Choose a token."""
         return choose(logits, self.sampling, self._random, recent=recent)
 
-    def choose_text(self, options: Sequence[str]) -> int:
-        """Let the model choose how to go on, and go on so. The options begin with different tokens.
+    def weigh(self, options: Sequence[str]) -> Answer:
+        """How likely the model finds it that it goes on with each of several texts, which begin differently.
 
-        Returns:
-            Which option.
+        Raises:
+            ModelError: some token may begin two of them; or as `expected`.
         """
-        tokens = [self.model.tokenize(option) for option in options]
-        if len({first for first, *_ in tokens}) < len(tokens):
+        tokens = [self.model.beginnings(option) for option in options]
+        if len(np.unique(np.concatenate(tokens))) < sum(map(len, tokens)) or not all(map(len, tokens)):
             raise ModelError(f"{self.model.path.name}: its tokenizer does not tell {' and '.join(options)} apart")
-        logits = self.expected()
-        chosen = int(np.argmax([logits[first] for first, *_ in tokens]))
-        self.add(tokens[chosen])
-        return chosen
+        return weigh(self.expected(), tokens)
 
     def string(self, *, longest: int, tokens: int) -> str:
         """Let the model write what stands in a JSON string, from after its opening to before its closing quote.

@@ -10,27 +10,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pipeline_models import GGUF, write_pipeline_models
 
 ROOT = Path(__file__).parent.parent
 WORKFLOW = ROOT / "examples" / "workflows" / "BG_remove_BEN2_simple_1st.json"
 PHOTO = ROOT / "examples" / "astronaut.jpg"
-GGUF = "Meta-Llama-3.1-8B-Instruct-Q5_K_M.gguf"
 
 for _module, _variable in (("torch", "COMFY_CPU_REQUIRE_TORCH"), ("llama_cpp", "COMFY_CPU_REQUIRE_LLAMA")):
     if find_spec(_module) is None and os.environ.get(_variable) != "1":
         pytest.skip(f"the full pipeline needs {_module}, which is not installed", allow_module_level=True)
-
-
-def model_tree(directory: Path, ben2: Path, caption: str) -> Path:
-    """Stand-ins for the pipeline's three large models; NudeNet is the real one."""
-    from comfy_cpu_nodes.testing_florence2 import write_florence2_stand_in
-    from comfy_cpu_nodes.testing_llama import write_llama_stand_in
-
-    shutil.copytree(ben2, directory)
-    (directory / "llm").mkdir()
-    write_llama_stand_in(directory / "llm" / GGUF)
-    write_florence2_stand_in(directory / "LLM" / "Florence-2-base", says=caption)
-    return directory
 
 
 def run(cli: Any, models: Path, output: Path) -> Any:
@@ -38,7 +26,7 @@ def run(cli: Any, models: Path, output: Path) -> Any:
 
 
 def test_a_harmless_picture_is_cut_out(cli: Any, stand_in_models: Path, tmp_path: Path) -> None:
-    models = model_tree(tmp_path / "models", stand_in_models, "An astronaut smiles.")
+    models = write_pipeline_models(shutil.copytree(stand_in_models, tmp_path / "models"), "An astronaut smiles.")
     answer = run(cli, models, tmp_path / "out")
     assert answer.code == 0, answer.err
     result = answer.json()
@@ -56,7 +44,9 @@ def test_a_harmless_picture_is_cut_out(cli: Any, stand_in_models: Path, tmp_path
 
 
 def test_what_the_caption_gives_away_is_blocked(cli: Any, stand_in_models: Path, tmp_path: Path) -> None:
-    models = model_tree(tmp_path / "models", stand_in_models, "A man is stabbing an astronaut.")
+    models = write_pipeline_models(
+        shutil.copytree(stand_in_models, tmp_path / "models"), "A man is stabbing an astronaut."
+    )
     answer = run(cli, models, tmp_path / "out")
     assert answer.code == 8, answer.err
     result = answer.json()
@@ -68,7 +58,7 @@ def test_what_the_caption_gives_away_is_blocked(cli: Any, stand_in_models: Path,
 
 @pytest.mark.parametrize("missing", [f"llm/{GGUF}", "LLM/Florence-2-base", "ben2_onnx"])
 def test_no_model_no_picture(missing: str, cli: Any, stand_in_models: Path, tmp_path: Path) -> None:
-    models = model_tree(tmp_path / "models", stand_in_models, "An astronaut smiles.")
+    models = write_pipeline_models(shutil.copytree(stand_in_models, tmp_path / "models"), "An astronaut smiles.")
     gone = models / missing
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     answer = run(cli, models, tmp_path / "out")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_server import Checkout, Server, Workbench
+from comfyui_server import EXTRAS, Checkout, Server, Workbench
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -68,7 +68,8 @@ def checkout() -> Checkout:
 def same_versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Has pip install the libraries that the engine uses here: the same bytes need the same library."""
     constraints = tmp_path_factory.mktemp("pip") / "constraints.txt"
-    constraints.write_text(f"openvino=={metadata.version('openvino')}\n")
+    names = {"openvino": "openvino", "llama": "llama-cpp-python"}
+    constraints.write_text("".join(f"{names[e]}=={metadata.version(names[e])}\n" for e in EXTRAS))
     return {"PIP_CONSTRAINT": str(constraints)}
 
 
@@ -112,7 +113,7 @@ def workbench(
 ) -> Workbench:
     """A ComfyUI with the pack installed; BEN2 lies where only its extra_model_paths.yaml finds it."""
     bench = Workbench(checkout, tmp_path_factory.mktemp("bench") / "ComfyUI")
-    bench.install(**same_versions)
+    bench.install(*(word for extra in EXTRAS for word in ("--extra", extra)), **same_versions)
     shutil.copytree(model_tree, bench.root / "models", dirs_exist_ok=True)
     (bench.root / "disk").mkdir()
     (bench.root / "models" / "ben2_onnx").rename(bench.root / "disk" / "cutters")

@@ -7,28 +7,29 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from comfyui_server import Checkout, Server, Workbench
-from node_contract import CONTRACT, NOT_YET, OWN, Contract
+from comfyui_server import EXTRAS, Checkout, Server, Workbench
+from node_contract import CONTRACT, OWN, Contract
 
-from comfy_cpu_nodes.comfyui import EXTRAS
+from comfy_cpu_nodes.comfyui import EXTRAS as MODULES_OF
 from comfy_cpu_nodes.nodes import NODES
 
 OURS = {node.class_type: node for node in NODES}
-INSTALLED = {"openvino"}  # what `nodes install` brings without being asked for more
-
-
-def can_run(class_type: str) -> bool:
-    """Whether a class is there with what is installed, and what ComfyUI brings by itself."""
-    extras = OURS[class_type].extras
-    brought = {"torch", "transformers"}
-    return not extras or any(e in INSTALLED or set(EXTRAS[e]) <= brought for e in extras)
-
-
-THERE = [class_type for class_type in OURS if can_run(class_type)]
+# What `nodes install` brings here, and what ComfyUI has by itself.
+MODULES = {module for extra in EXTRAS for module in MODULES_OF[extra]} | {
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+}
+THERE = [
+    name
+    for name, node in OURS.items()
+    if not node.extras or any(set(MODULES_OF[extra]) <= MODULES for extra in node.extras)
+]
 
 
 def test_every_class_has_a_contract_or_is_ours_alone() -> None:
-    assert set(OURS) - OWN == set(CONTRACT) - NOT_YET
+    assert set(OURS) - OWN == set(CONTRACT)
 
 
 @pytest.mark.parametrize("class_type", THERE)
@@ -46,7 +47,7 @@ def test_the_interface(class_type: str, object_info: dict[str, Any]) -> None:
     for section in ("required", "optional"):
         for name, definition in info["input"].get(section, {}).items():
             assert definition[1]["tooltip"], name
-    assert info["display_name"] == OURS[class_type].display_name != class_type
+    assert info["display_name"] == OURS[class_type].display_name
     assert info["category"]
     assert info["description"]
     assert info["python_module"] == "custom_nodes.comfy-cpu"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from comfyui_server import Server, Workbench
 from PIL import Image
+from pipeline_models import write_pipeline_models
 
 from comfy_cpu_client import Client
 from comfy_cpu_core.results import Output
@@ -82,6 +85,11 @@ def both(server: Server, engine: Client, photo: str) -> Callable[..., tuple[list
     return run
 
 
+def shown_texts(rest: dict[str, Any]) -> dict[str, list[str]]:
+    """What ComfyUI showed as text, by node."""
+    return {node_id: shown["text"] for node_id, shown in rest.items() if "text" in shown}
+
+
 # --- the shared workflows -------------------------------------------------------------------------------------------
 
 
@@ -110,8 +118,53 @@ def test_a_shared_workflow_gives_the_same_bytes(
         if same_pillow:
             assert pair.theirs == pair.ours, "the files too"
     assert any(pixels(pair.ours).ndim == 3 and pixels(pair.ours).shape[2] == 4 for pair in pairs), "a cut-out"
-    assert [shown["text"] for shown in rest.values()] == [[output.text] for output in texts]
+    assert shown_texts(rest) == {output.node_id: [output.text] for output in texts}
     print(f"{name}: {len(pairs)} pictures, {len(texts)} texts the same, files too: {same_pillow}")
+
+
+PIPELINE = "BG_remove_BEN2_simple_1st"
+
+
+@pytest.fixture(scope="module")
+def captioned(workbench: Workbench, model_tree: Path) -> Callable[[str], None]:
+    """Put models in place with which both sides caption any picture so."""
+    if missing := [module for module in ("torch", "llama_cpp") if find_spec(module) is None]:
+        pytest.skip(f"the whole pipeline needs {' and '.join(missing)}, not installed here")
+
+    def place(caption: str) -> None:
+        write_pipeline_models(model_tree, caption)
+        for folder in ("LLM", "llm"):
+            shutil.rmtree(workbench.root / "models" / folder, ignore_errors=True)
+            shutil.copytree(model_tree / folder, workbench.root / "models" / folder)
+
+    return place
+
+
+def test_the_whole_pipeline_gives_the_same_bytes(
+    captioned: Callable[[str], None], cli: Any, both: Any, photo: str, tmp_path: Path
+) -> None:
+    captioned("An astronaut smiles.")
+    prompt = converted(cli, WORKFLOWS / f"{PIPELINE}.json", photo, tmp_path)
+    pairs, rest, texts = both(prompt)
+    (pair,) = pairs
+    assert pixels(pair.theirs).tobytes() == pixels(pair.ours).tobytes()
+    assert pixels(pair.ours).shape == (512, 512, 4)
+    shown = shown_texts(rest)
+    assert shown == {output.node_id: [output.text] for output in texts}
+    assert any("astronaut smiles" in text for (text,) in shown.values())
+
+
+def test_the_whole_pipeline_blocks_in_comfyui_too(
+    captioned: Callable[[str], None], cli: Any, server: Server, engine: Client, photo: str, tmp_path: Path
+) -> None:
+    captioned("A man is stabbing an astronaut.")
+    prompt = converted(cli, WORKFLOWS / f"{PIPELINE}.json", photo, tmp_path)
+    theirs = server.run(prompt)
+    ours = engine.run(prompt, inputs={"1.image": PHOTO})
+    assert theirs.ending == "execution_error"
+    assert theirs.error.startswith("Content blocked by hybrid safety gate: ")
+    assert (ours.status, ours.errors[0].message) == ("blocked", theirs.error)
+    assert not any("images" in shown for shown in theirs.outputs.values())
 
 
 # --- every node -----------------------------------------------------------------------------------------------------
@@ -223,18 +276,18 @@ PROMPTS: dict[str, Prompt] = {
     },
 }  # fmt: skip
 
-# What says something else each time, or another thing on each machine; and what answers out of a model of chance.
+# What says something else each time, or on each machine.
 NOT_COMPARED = {"VRAMMonitor", "VRAMMonitorInline"}
 NOT_HERE = {
     "BiRefNet_HR_RemoveBg": "the same code as BiRefNet_ONNX_RemoveBg, with a file of the user's",
-    "MultiDomainSafetyClassifier": "needs a language model",
-    "LocalJSONExtractorLlama": "needs a language model",
-    "LocalLLMLoader_AdvV2": "needs a language model",
-    "LocalLLMGenerate": "needs a language model",
-    "DownloadAndLoadFlorence2Lora": "needs torch in the engine",
-    "DownloadAndLoadFlorence2Model": "needs torch in the engine",
-    "Florence2ModelLoader": "needs torch in the engine",
-    "Florence2Run": "needs torch in the engine",
+    "LocalJSONExtractorLlama": "a language model's words",
+    "LocalLLMLoader_AdvV2": "a language model's words",
+    "LocalLLMGenerate": "a language model's words",
+    "DownloadAndLoadFlorence2Lora": "fetches",
+    "DownloadAndLoadFlorence2Model": "fetches",
+    "MultiDomainSafetyClassifier": "compared in the whole pipeline",
+    "Florence2ModelLoader": "compared in the whole pipeline",
+    "Florence2Run": "compared in the whole pipeline",
 }
 
 
@@ -249,7 +302,7 @@ def test_a_node_gives_the_same_bytes(name: str, both: Any) -> None:
     assert pairs
     for pair in pairs:
         assert pixels(pair.theirs).tobytes() == pixels(pair.ours).tobytes(), f"off by up to {pair.difference()}"
-    assert [shown["text"] for shown in rest.values() if "text" in shown] == [[output.text] for output in texts]
+    assert shown_texts(rest) == {output.node_id: [output.text] for output in texts}
 
 
 @pytest.mark.parametrize("method", ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"])

@@ -15,10 +15,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Checkout", "Message", "Run", "Server", "Workbench"]
+__all__ = ["EXTRAS", "Checkout", "Message", "Run", "Server", "Workbench"]
+
+#: What is installed with the nodes. llama-cpp-python has no wheels: only where it was compiled for the tests as well.
+EXTRAS = ("openvino", *(("llama",) if find_spec("llama_cpp") else ()))
 
 _START_SECONDS = 300.0
 _RUN_SECONDS = 300.0

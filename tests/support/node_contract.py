@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CONTRACT", "NOT_YET", "OWN", "Contract"]
+__all__ = ["CONTRACT", "OWN", "Contract"]
 
 #: An input: its type or its options in order (None: files that are found), and what else is said of it.
 Input = tuple[Any, Mapping[str, Any]]
@@ -308,11 +308,3 @@ CONTRACT = {
 
 #: Ours alone: no workflow expects anything of them. LocalLLMLoader_AdvV2 is a name whose inputs are not public.
 OWN = {"BEN2_ONNX_RawMask", "LocalLLMLoader_AdvV2", "LocalLLMGenerate"}
-
-#: Classes that are still being built.
-NOT_YET = {
-    "DownloadAndLoadFlorence2Lora",
-    "DownloadAndLoadFlorence2Model",
-    "Florence2ModelLoader",
-    "Florence2Run",
-}

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from comfy_cpu_core.errors import InputError, ModelError
+from comfy_cpu_core.context import Folders, RunContext, current_run, use_run
+from comfy_cpu_core.errors import InputError, Interrupted, ModelError
+from comfy_cpu_core.tree import ModelTree
 from comfy_cpu_nodes.runtimes import CACHE_VARIABLE, ModelCache, ModelKey
 from comfy_cpu_nodes.runtimes.cache import cache_budget
 
@@ -188,3 +191,115 @@ def test_a_file_that_was_replaced_has_another_key(tmp_path: Path) -> None:
     assert first != ModelKey.of(path, runtime="r", precision="f32")
     with pytest.raises(ModelError, match="cannot be read"):
         ModelKey.of(tmp_path / "none", runtime="r", precision="f32")
+
+
+# --- a run that ends while its model loads --------------------------------------------------------------------------
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class SlowLoad:
+    """Loads until it is let go, and counts how often it was asked to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.calls = 0
+        self.started, self.go = threading.Event(), threading.Event()
+        self.runs: list[RunContext | None] = []
+
+    def __call__(self) -> Fake:
+        self.calls += 1
+        self.runs.append(current_run())
+        self.started.set()
+        assert self.go.wait(10)
+        if self.error is not None:
+            raise self.error
+        return Fake()
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Callable[[ModelCache, SlowLoad], RunContext]:
+    """Lease a model in a run that is interrupted while it loads."""
+
+    def lease(cache: ModelCache, load: SlowLoad) -> RunContext:
+        def check() -> None:
+            if load.started.is_set():
+                raise Interrupted("enough")
+
+        run = RunContext(Folders(tmp_path, tmp_path, tmp_path), ModelTree(tmp_path), check=check)
+        asked = time.monotonic()
+        with use_run(run), pytest.raises(Interrupted), cache.lease("a", load):
+            pytest.fail("there is no model yet")
+        assert time.monotonic() - asked < 1
+        return run
+
+    return lease
+
+
+Lease = Callable[[ModelCache, SlowLoad], RunContext]
+
+
+def test_an_interrupt_does_not_wait_for_a_model_and_the_next_run_finds_it(interrupted: Lease) -> None:
+    cache, load = ModelCache(lambda: None), SlowLoad()
+    run = interrupted(cache, load)
+    assert load.runs == [run], "it loads in the run's own context"
+    assert keys(cache) == []
+    assert cache.release(drop=True) == [], "what is loading just now is not dropped"
+    load.go.set()
+    until(lambda: keys(cache) == ["a"])
+    assert not cache.models()[0].in_use
+    with cache.lease("a", load):
+        pass
+    assert load.calls == 1
+
+
+def test_a_run_waits_for_a_model_that_an_earlier_one_began_to_load(interrupted: Lease) -> None:
+    cache, load = ModelCache(lambda: None), SlowLoad()
+    interrupted(cache, load)
+    threading.Timer(0.2, load.go.set).start()
+    with cache.lease("a", load) as model:
+        assert isinstance(model, Fake)
+    assert load.calls == 1
+
+
+def test_a_model_that_nobody_wants_any_more_keeps_to_the_budget(interrupted: Lease) -> None:
+    cache, load = ModelCache(lambda: 0), SlowLoad()
+    interrupted(cache, load)
+    load.go.set()
+    until(lambda: not cache._entries)
+
+
+def test_a_load_that_fails_with_nobody_waiting_is_tried_again(interrupted: Lease) -> None:
+    cache, load = ModelCache(lambda: None), SlowLoad(ModelError("broken"))
+    interrupted(cache, load)
+    load.go.set()
+    until(lambda: not cache._entries)
+    assert isinstance(use(cache, "a"), Fake)
+
+
+def test_all_that_wait_hear_of_a_failure() -> None:
+    cache, load = ModelCache(lambda: None), SlowLoad(ModelError("broken"))
+    failures: list[str] = []
+
+    def lease() -> None:
+        try:
+            with cache.lease("a", load):
+                pass
+        except ModelError as error:
+            failures.append(str(error))
+
+    threads = [threading.Thread(target=lease) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert load.started.wait(10)
+    time.sleep(0.05)
+    load.go.set()
+    for thread in threads:
+        thread.join(10)
+    assert failures == ["broken"] * 3
+    assert not cache._entries

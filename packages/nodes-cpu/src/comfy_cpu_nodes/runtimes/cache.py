@@ -3,21 +3,27 @@
 A model is used inside a *lease*. While leased it stays in memory; between leases the cache may drop it to stay within
 its budget, the least recently used first, and the next lease loads it again. The cache knows nothing of how models
 work: it keeps anything that is a `Resident`, under any key.
+
+A model loads in a thread of its own, because libraries cannot be told to stop loading: whoever waits for it may go away
+when the run should end, and the next run finds the model in memory.
 """
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from comfy_cpu_core.errors import InputError, ModelError
+from comfy_cpu_nodes import host
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -37,6 +43,9 @@ CACHE_VARIABLE = "COMFY_CPU_CACHE_BYTES"
 #: The share of the memory that this process may use which goes to models that nobody is using just now. The rest is
 #: for images, for working memory and for the peak while a model loads.
 _SHARE = 0.5
+
+#: How often, in seconds, whoever waits for a model asks whether the run should end.
+_POLL_SECONDS = 0.1
 
 
 class Resident(Protocol):
@@ -97,9 +106,9 @@ class LoadedModel:
 
 @dataclass
 class _Entry(Generic[T]):
-    lock: threading.Lock = field(default_factory=threading.Lock)  # held while loading: two threads load once
     resident: T | None = None
-    users: int = 0
+    loading: Future[T] | None = None  # two that want it load it once
+    users: int = 0  # whoever loads it is one
 
 
 class ModelCache:
@@ -121,10 +130,12 @@ class ModelCache:
 
         Args:
             key: what tells it from others.
-            load: loads it; called with no lock held that other keys need.
+            load: loads it; called in another thread, in the caller's context.
             expected_bytes: how much memory it will hold, to make room before it loads.
 
         Raises:
+            Interrupted, DeadlineExceeded: the run should end while the model loads (inside a ComfyUI: its own
+                exception).
             Exception: what `load` raises; nothing is kept then, and the next lease tries again.
         """
         with self._lock:
@@ -132,17 +143,51 @@ class ModelCache:
             self._entries.move_to_end(key)
             entry.users += 1
         try:
-            with entry.lock:
-                if entry.resident is None:
-                    self._make_room(expected_bytes)
-                    entry.resident = load()
-            yield cast(T, entry.resident)
+            yield self._resident(key, cast("_Entry[T]", entry), load, expected_bytes)
         finally:
-            with self._lock:
-                entry.users -= 1
-                if entry.resident is None and entry.users == 0:
-                    del self._entries[key]
+            self._leave(key, entry)
             self._make_room(0)
+
+    def _resident(self, key: Hashable, entry: _Entry[T], load: Callable[[], T], expected_bytes: int) -> T:
+        """The model of an entry that the caller uses: it is there, somebody loads it already, or it is loaded now."""
+        with self._lock:
+            if entry.resident is not None:
+                return entry.resident
+            loading = entry.loading
+            if loading is None:
+                loading = entry.loading = Future()
+                entry.users += 1
+                arguments = (self._load, key, entry, loading, load, expected_bytes)
+                # Not a daemon: a library that still loads while Python ends may crash it.
+                threading.Thread(target=contextvars.copy_context().run, args=arguments, name="model loader").start()
+        while not wait([loading], _POLL_SECONDS).done:
+            host.check_interrupt()
+        return loading.result()
+
+    def _load(
+        self, key: Hashable, entry: _Entry[T], loading: Future[T], load: Callable[[], T], expected_bytes: int
+    ) -> None:
+        failure: BaseException | None = None
+        try:
+            self._make_room(expected_bytes)
+            entry.resident = load()
+        except BaseException as error:
+            failure = error
+        entry.loading = None
+        self._leave(key, entry)
+        with suppress(InputError):  # whoever waits is told by its own lease
+            self._make_room(0)  # whoever wanted the model may have gone away
+        # Last, so that whoever waits finds the cache as if it had loaded the model itself.
+        if failure is not None:
+            loading.set_exception(failure)
+        else:
+            loading.set_result(cast(T, entry.resident))
+
+    def _leave(self, key: Hashable, entry: _Entry[Any]) -> None:
+        with self._lock:
+            entry.users -= 1
+            if entry.resident is None and entry.users == 0:
+                del self._entries[key]
 
     def release(self, *, drop: bool) -> list[Hashable]:
         """Give memory back that models hold which nobody uses now.

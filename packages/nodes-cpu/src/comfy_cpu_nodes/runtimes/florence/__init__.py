@@ -41,6 +41,7 @@ __all__ = [
     "load_libraries",
     "open_adapter",
     "open_florence",
+    "runtime_name",
 ]
 
 Precision = Literal["bf16", "f32"]

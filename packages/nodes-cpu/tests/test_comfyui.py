@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,16 +39,18 @@ def names(nodes: Iterable[NodeClass]) -> list[str]:
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Any:
+def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Make modules impossible to find."""
 
     def hide(*modules: str) -> None:
         def find(name: str) -> Any:
             return None if name in modules else object()
 
+        comfyui._lacking.cache_clear()
         monkeypatch.setattr(comfyui, "find_spec", find)
 
-    return hide
+    yield hide
+    comfyui._lacking.cache_clear()
 
 
 # --- switched off ---------------------------------------------------------------------------------------------------
@@ -130,7 +132,37 @@ def test_one_of_several_libraries_is_enough(without: Any, there: str) -> None:
 def test_an_extra_may_bring_several_libraries(without: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comfyui, "EXTRAS", {"words": ("one", "two")})
     without("two")
+    assert choose(named("Speak", extras=("words",)), []).missing["Speak"].startswith("needs two: ")
+    without("one", "two")
     assert choose(named("Speak", extras=("words",)), []).missing["Speak"].startswith("needs one and two: ")
+
+
+@pytest.mark.parametrize(
+    ("versions", "reason"),
+    [
+        ({"words": "2.1"}, ""),
+        ({"words": "3.0.dev1"}, ""),
+        ({}, ""),
+        ({"words": "1.9"}, "needs words<4,>=2 (there is 1.9): "),
+        ({"words": "4.0"}, "needs words<4,>=2 (there is 4.0): "),
+    ],
+)
+def test_a_library_of_another_version_is_as_good_as_none(
+    versions: dict[str, str], reason: str, without: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name not in versions:
+            raise comfyui.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    lines = ["numpy>=99", 'words>=2,<4; extra == "words"', 'words>=9; extra == "more"']
+    monkeypatch.setattr(comfyui.metadata, "requires", lambda name: lines)
+    monkeypatch.setattr(comfyui.metadata, "version", version)
+    monkeypatch.setattr(comfyui, "EXTRAS", {"words": ("words",)})
+    without()
+    found = choose(named("Speak", extras=("words",)), []).missing.get("Speak", "")
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
 
 
 def test_what_is_missing_is_logged_once_for_all_classes(

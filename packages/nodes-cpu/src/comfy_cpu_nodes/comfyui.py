@@ -11,11 +11,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from comfy_cpu_core.errors import ComfyCpuError
 from comfy_cpu_core.nodes import NodeClass
@@ -36,6 +40,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "llama": ("llama_cpp",),
     "florence2": ("torch", "transformers", "tokenizers", "safetensors"),
 }
+
+_DISTRIBUTION = "comfy-cpu-nodes"
 
 _log = logging.getLogger("comfy_cpu")
 
@@ -114,11 +120,28 @@ def _fits(class_type: str, pattern: str) -> bool:
 
 def _missing(node: NodeClass) -> str:
     """Why a class cannot run, in one line; empty if it can."""
-    wanted = {extra: EXTRAS.get(extra, ()) for extra in node.extras}
-    if not wanted or any(all(find_spec(module) for module in modules) for modules in wanted.values()):
+    lacking = {extra: _lacking(extra) for extra in node.extras}
+    if not lacking or not all(lacking.values()):
         return ""
-    names = " or ".join(" and ".join(modules) for modules in wanted.values())
-    return f"needs {names}: {sys.executable} -m pip install 'comfy-cpu-nodes[{next(iter(wanted))}]'"
+    names = " or ".join(" and ".join(what) for what in lacking.values())
+    return f"needs {names}: {sys.executable} -m pip install '{_DISTRIBUTION}[{next(iter(lacking))}]'"
+
+
+@functools.cache
+def _lacking(extra: str) -> tuple[str, ...]:
+    """What an extra would bring that is not there: modules, or distributions that are there in another version."""
+    if modules := tuple(module for module in EXTRAS.get(extra, ()) if not find_spec(module)):
+        return modules
+    found = []
+    for requirement in map(Requirement, metadata.requires(_DISTRIBUTION) or ()):
+        if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
+            continue
+        # The module may come from a distribution of another name (onnxruntime-gpu): then nobody says its version.
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version(requirement.name)
+            if not requirement.specifier.contains(version, prereleases=True):
+                found.append(f"{requirement.name}{requirement.specifier} (there is {version})")
+    return tuple(found)
 
 
 def _say(choice: Choice) -> None:

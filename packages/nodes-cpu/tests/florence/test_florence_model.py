@@ -209,7 +209,9 @@ def test_it_asks_often_whether_to_stop(stand_in: StandIn, picture: np.ndarray, r
     with lease_florence(florence) as model:
         model._look(picture)
     blocks = 5 * 2
-    assert len(asked) >= 4 + 2 * blocks, "each convolution between stages, each attention, each feed-forward part"
+    assert len(asked) >= 4 + 4 * blocks, (
+        "each convolution between stages, twice in each attention and feed-forward part"
+    )
 
 
 def test_an_interrupt_between_two_tokens(stand_in: StandIn, picture: np.ndarray) -> None:

@@ -61,8 +61,12 @@ class FlorenceModel:
             state = state_of(libraries, folder.weights, shapes, read_changes(shapes), self._type)
             model.load_state_dict(state, assign=True)
         for name, part in model.named_modules():
-            # The parts that take a quarter of a second at most, so that nobody who wants to stop waits longer.
-            if name.rpartition(".")[2] in {"conv", "window_attn", "channel_attn", "ffn", "self_attn"}:
+            # What takes a tenth of a second or two, so that nobody who wants to stop waits long. A whole step of the
+            # decoder takes less, and there the caller is asked for every token.
+            if (
+                name.rpartition(".")[2] in {"conv", "qkv", "proj", "fc1", "fc2", "self_attn"}
+                and ".decoder." not in name
+            ):
                 part.register_forward_pre_hook(_may_go_on)
         self._model = model
         self._held = sum({t.untyped_storage().data_ptr(): t.nbytes for t in state.values()}.values())

@@ -283,6 +283,15 @@ def test_exempt_labels_are_left_alone(nudenet: Any) -> None:
     assert np.array_equal(everything, image)
 
 
+def test_an_exempt_label_hides_no_other_in_the_same_place(nudenet: Any) -> None:
+    answer, image = seen((FACE, 0.9), (BREAST, 0.8)), pictures()
+    answer[0, :4, 1] = BOX
+    nudenet.answer = lambda planes: answer
+    (exempt,) = FilteredLabel().filter_labels(FACE_FEMALE=False)
+    made = apply(image, filtered_labels=exempt)
+    assert not np.array_equal(made[0, ROWS, COLUMNS], image[0, ROWS, COLUMNS])
+
+
 def test_an_overlay(face: Any) -> None:
     image, overlay = pictures(channels=4), pictures(3)[:, :7, :9]
     mask = np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 3, 4)

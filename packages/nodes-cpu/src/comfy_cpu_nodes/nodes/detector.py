@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -52,11 +53,12 @@ class Detector:
     model: OnnxModel
     side: int
 
-    def detect(self, frame: FloatArray, index: int) -> list[detect.Detection]:
+    def detect(self, frame: FloatArray, index: int, *, leave_out: Collection[str] = ()) -> list[detect.Detection]:
         """What is in a picture [H,W,C], best first. Alpha is left out: what lies under it counts.
 
         Args:
             index: the picture's place in its batch, for the error.
+            leave_out: labels that do not count.
 
         Raises:
             NodeError: the picture has pixels that are no numbers, or the model's answer makes no sense.
@@ -68,7 +70,7 @@ class Detector:
         height, width = picture.shape[:2]
         answer = self.model.run({self.model.inputs[0].name: detect.encode(picture, self.side)})
         try:
-            return detect.decode(answer[self.model.outputs[0].name], (width, height), self.side)
+            return detect.decode(answer[self.model.outputs[0].name], (width, height), self.side, leave_out=leave_out)
         except ValueError as error:
             raise host.node_error(f"image {index} cannot be checked: {error}") from error
 

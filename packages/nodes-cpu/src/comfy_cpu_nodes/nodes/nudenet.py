@@ -190,8 +190,8 @@ class ApplyNudenet:
         censored = np.array(frames)  # a copy: what came in belongs to other nodes, too
         height, width = frames.shape[1:3]
         for index, frame in enumerate(censored):
-            for found in detector.detect(frame, index):
-                if found.score < min_score or found.label in exempt:
+            for found in detector.detect(frame, index, leave_out=exempt):
+                if found.score < min_score:
                     continue
                 area = frame[censor.area_of(found.box, width, height)]
                 try:

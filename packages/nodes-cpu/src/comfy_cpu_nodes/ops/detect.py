@@ -7,6 +7,7 @@ needed, and tested against it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +84,9 @@ def encode(picture: Pixels, side: int = INPUT_SIDE) -> FloatArray:
     return blob
 
 
-def decode(output: FloatArray, size: tuple[int, int], side: int = INPUT_SIDE) -> list[Detection]:
+def decode(
+    output: FloatArray, size: tuple[int, int], side: int = INPUT_SIDE, *, leave_out: Collection[str] = ()
+) -> list[Detection]:
     """The network's output [1,22,N] to detections, best first.
 
     Rows 0–3 are a box's centre x, centre y, width and height in pixels of the network's input; the rest are the scores
@@ -91,6 +94,8 @@ def decode(output: FloatArray, size: tuple[int, int], side: int = INPUT_SIDE) ->
 
     Args:
         size: width and height of the picture.
+        leave_out: labels that do not count. They go before overlapping boxes are thinned out, so that none of them can
+            hide another label.
 
     Raises:
         ValueError: the output has another shape, or holds what cannot be a box or a score. It says nothing about the
@@ -106,6 +111,8 @@ def decode(output: FloatArray, size: tuple[int, int], side: int = INPUT_SIDE) ->
     high = np.minimum(high * scale[0] / scale[1], height - corner_y)
     boxes = np.concatenate((corner_x, corner_y, wide, high)).T
     classes, scores = candidates[4:].argmax(axis=0), candidates[4:].max(axis=0)
+    counts = [i for i, label in enumerate(classes) if LABELS[label] not in leave_out]
+    boxes, classes, scores = boxes[counts], classes[counts], scores[counts]
     return [
         Detection(LABELS[classes[i]], float(scores[i]), tuple(int(value) for value in boxes[i]))  # type: ignore[arg-type]
         for i in suppress(boxes, scores)

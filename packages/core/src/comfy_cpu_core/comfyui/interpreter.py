@@ -24,6 +24,8 @@ _OLDEST_PYTHON = (3, 11)
 #: The first pip that can say what it installed (--report) and be run for another Python (--python).
 _OLDEST_PIP = Version("22.3")
 
+_NAME_IT = "name ComfyUI's Python: --python PATH"
+
 _LOOK = """
 import json, sys
 from importlib import metadata
@@ -77,13 +79,13 @@ def _ask(path: Path) -> Any:
                 [path, "-c", _LOOK], check=False, capture_output=True, text=True, cwd=empty, timeout=120
             )
         return json.loads(done.stdout)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"{path} cannot be run: {error}", remedy="name ComfyUI's Python: --python PATH") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be run: {error.strerror}", remedy=_NAME_IT) from error
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"{path} does not answer", remedy=_NAME_IT) from error
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise UsageError(
-            f"{path} does not answer as a Python does: {last}", remedy="name ComfyUI's Python: --python PATH"
-        ) from None
+        raise UsageError(f"{path} does not answer as a Python does: {last}", remedy=_NAME_IT) from None
 
 
 def pip_command(python: Interpreter) -> list[str]:
@@ -133,7 +135,7 @@ def run_lines(command: Sequence[str], on_line: Callable[[str], None]) -> tuple[i
                 lines.append(line)
                 on_line(line)
     except OSError as error:
-        raise UsageError(f"{command[0]} cannot be run: {error}") from error
+        raise UsageError(f"{command[0]} cannot be run: {error.strerror}") from error
     return process.returncode, lines
 
 

@@ -323,6 +323,53 @@ def test_progress_and_interrupt(install: Callable[..., Path], run: RunContext, e
 # The loaders.
 
 
+class Shelf:
+    """A source whose files lie in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.fetched: list[str] = []
+
+    def resolve(self, spec: ModelSpec) -> ResolvedModel:
+        return ResolvedModel("f" * 40, spec.files)
+
+    def fetch(self, spec: ModelSpec, resolved: Any, file: ModelFile, staging: Path, progress: Any) -> FetchedFile:
+        self.fetched.append(file.target)
+        progress(file.target, 1, 1)
+        return FetchedFile(self.directory / file.path, move=False)
+
+
+@pytest.fixture
+def shelf(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """A stand-in that can be fetched, under the name that workflows know."""
+    source = Shelf(stand_in(says="fetched"))
+    names = ("config.json", "tokenizer.json", "model.safetensors", "generation_config.json", "preprocessor_config.json")
+    spec = ModelSpec("tiny", "shelf:x", tuple(ModelFile(name, f"LLM/{BASE}/{name}") for name in names), "MIT")
+
+    class Plugin:
+        @hookimpl
+        def comfy_cpu_models(self) -> Iterable[ModelSpec]:
+            return [spec]
+
+        @hookimpl
+        def comfy_cpu_models_for_node(self, node: PromptNode) -> Iterable[ModelNeed]:
+            known = node.class_type != "DownloadAndLoadFlorence2Lora" and node.widget("model") in {
+                BASE,
+                f"microsoft/{BASE}",
+            }
+            return [ModelNeed("tiny", "model", BASE, fetched_by_node=True)] if known else []
+
+        @hookimpl
+        def comfy_cpu_fetchers(self) -> Iterable[FetcherType]:
+            return [FetcherType("shelf", open=lambda: source, online=False)]
+
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(Plugin(), name="shelf")
+    monkeypatch.setattr("comfy_cpu_core.plugins.get_plugins", lambda: Plugins(manager))
+    return source
+
+
 def test_the_list_of_models_is_the_folder(run: RunContext) -> None:
     assert Florence2ModelLoader.INPUT_TYPES()["required"]["model"][0] == []
     for name in ("b", "a/nested"):
@@ -337,11 +384,11 @@ def test_a_name_that_is_not_in_the_list_is_let_through() -> None:
     assert Florence2ModelLoader.VALIDATE_INPUTS(model=7) == "the name of a directory is needed"
 
 
-def test_a_missing_model_says_how_to_get_it(run: RunContext) -> None:
+def test_a_missing_model_says_how_to_get_it(run: RunContext, shelf: Shelf) -> None:
     with pytest.raises(ModelMissing, match=f"LLM/{BASE} is not there") as caught:
         load()
     assert caught.value.remedy is not None
-    assert "comfy-cpu models fetch florence-2-base" in caught.value.remedy
+    assert "comfy-cpu models fetch tiny" in caught.value.remedy
     assert str(run.models.root) in caught.value.remedy
 
 
@@ -357,14 +404,14 @@ def test_a_name_that_leads_out_of_the_folder(name: str, run: RunContext) -> None
         load(model=name)
 
 
-def test_a_pickle(install: Callable[..., Path]) -> None:
+def test_a_pickle(install: Callable[..., Path], shelf: Shelf) -> None:
     path = install()
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
     for convert in (False, True):
         with pytest.raises(ModelError, match="only as a pickle") as caught:
             load(convert_to_safetensors=convert)
         assert caught.value.remedy is not None
-        assert "comfy-cpu models fetch florence-2-base" in caught.value.remedy
+        assert "comfy-cpu models fetch tiny" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -413,50 +460,6 @@ def test_a_model_that_was_replaced_counts_as_changed(install: Callable[..., Path
 
 
 # Fetching.
-
-
-class Shelf:
-    """A source whose files lie in a directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.fetched: list[str] = []
-
-    def resolve(self, spec: ModelSpec) -> ResolvedModel:
-        return ResolvedModel("f" * 40, spec.files)
-
-    def fetch(self, spec: ModelSpec, resolved: Any, file: ModelFile, staging: Path, progress: Any) -> FetchedFile:
-        self.fetched.append(file.target)
-        progress(file.target, 1, 1)
-        return FetchedFile(self.directory / file.path, move=False)
-
-
-@pytest.fixture
-def shelf(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    """A stand-in that can be fetched, under the name that workflows know."""
-    source = Shelf(stand_in(says="fetched"))
-    names = ("config.json", "tokenizer.json", "model.safetensors", "generation_config.json", "preprocessor_config.json")
-    spec = ModelSpec("tiny", "shelf:x", tuple(ModelFile(name, f"LLM/{BASE}/{name}") for name in names), "MIT")
-
-    class Plugin:
-        @hookimpl
-        def comfy_cpu_models(self) -> Iterable[ModelSpec]:
-            return [spec]
-
-        @hookimpl
-        def comfy_cpu_models_for_node(self, node: PromptNode) -> Iterable[ModelNeed]:
-            known = node.class_type == "DownloadAndLoadFlorence2Model" and node.widget("model") == f"microsoft/{BASE}"
-            return [ModelNeed("tiny", "model", BASE, fetched_by_node=True)] if known else []
-
-        @hookimpl
-        def comfy_cpu_fetchers(self) -> Iterable[FetcherType]:
-            return [FetcherType("shelf", open=lambda: source, online=False)]
-
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(Plugin(), name="shelf")
-    monkeypatch.setattr("comfy_cpu_core.plugins.get_plugins", lambda: Plugins(manager))
-    return source
 
 
 def test_a_model_is_fetched_once(shelf: Shelf, run: RunContext) -> None:

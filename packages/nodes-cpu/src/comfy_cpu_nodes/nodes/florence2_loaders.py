@@ -221,12 +221,16 @@ def _open(class_type: str, model: str, precision: str, attention: str, adapter: 
 def _precision(wanted: str) -> Precision:
     from comfy_cpu_nodes.runtimes.florence import best_precision
 
+    best = best_precision()
     if wanted == "fp32":
         return "f32"
-    best = best_precision()
-    if wanted != "bf16" or best != "bf16":
-        reason = "a CPU computes slowly in it" if wanted == "fp16" else "this CPU does not compute in it"
-        host.warn(f"precision {wanted}: {reason}; {'fp32' if best == 'f32' else best} is used instead")
+    if wanted != best:
+        slow = "a CPU computes slowly in it"
+        ruled_out = "this CPU does not multiply it in hardware, or COMFY_CPU_PRECISION rules it out"
+        host.warn(
+            f"precision {wanted}: {slow if wanted == 'fp16' else ruled_out}; "
+            f"{'fp32' if best == 'f32' else best} is used instead"
+        )
     return best
 
 

@@ -163,7 +163,7 @@ def weight_files(path: Path, stem: str, *, fetch: str) -> tuple[Path, ...]:
     if pickles:
         raise ModelError(
             f"{path} has its weights only as a pickle ({pickles[0]}), which can run any code when it is read",
-            remedy=f"put {stem}.safetensors beside it: {fetch}",
+            remedy=f"the weights are needed as {stem}.safetensors; move this directory away, then: {fetch}",
         )
     raise ModelMissing(f"model file {whole} is not there", remedy=fetch)
 

@@ -117,7 +117,9 @@ def workbench(
     shutil.copytree(model_tree, bench.root / "models", dirs_exist_ok=True)
     (bench.root / "disk").mkdir()
     (bench.root / "models" / "ben2_onnx").rename(bench.root / "disk" / "cutters")
-    (bench.root / "disk.yaml").write_text(f"disk:\n  base_path: {bench.root}/disk\n  ben2_onnx: cutters\n")
+    (bench.root / "disk.yaml").write_text(
+        f"disk:\n  base_path: {bench.root}/disk\n  ben2_onnx: cutters\n  llm: words\n"
+    )
     (bench.root / "custom_nodes" / "probe.py").write_text(PROBE)
     return bench
 

@@ -133,9 +133,10 @@ def captioned(workbench: Workbench, model_tree: Path) -> Callable[[str], None]:
 
     def place(caption: str) -> None:
         write_pipeline_models(model_tree, caption)
-        for folder in ("LLM", "llm"):
-            shutil.rmtree(workbench.root / "models" / folder, ignore_errors=True)
-            shutil.copytree(model_tree / folder, workbench.root / "models" / folder)
+        # The language model lies where only extra_model_paths.yaml finds it.
+        for folder, place in (("LLM", "models/LLM"), ("llm", "disk/words")):
+            shutil.rmtree(workbench.root / place, ignore_errors=True)
+            shutil.copytree(model_tree / folder, workbench.root / place)
 
     return place
 

@@ -48,6 +48,18 @@ class ModelTree:
         candidates = [place.joinpath(*rest) for place in self.places(folder)]
         return next((path for path in candidates if path.exists()), candidates[0])
 
+    def target_of(self, path: Path) -> str:
+        """The path in the tree of a file that `path` or `find_by_name` gave; the inverse of `path`.
+
+        Raises:
+            ValueError: it is not in the tree.
+        """
+        for folder, places in self.elsewhere:
+            for place in places:
+                if path.is_relative_to(place):
+                    return (PurePosixPath(folder) / path.relative_to(place).as_posix()).as_posix()
+        return path.relative_to(self.root).as_posix()
+
     def has(self, target: str) -> bool:
         """Whether that file is there."""
         return self.path(target).is_file()

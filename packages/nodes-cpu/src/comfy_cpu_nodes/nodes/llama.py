@@ -394,7 +394,7 @@ def _find(named: Any) -> tuple[Path, str]:
             f"model file {name} is neither in llm nor in LLM of the model tree {tree.root}",
             remedy="fetch it with `comfy-cpu models fetch --workflow FILE`, or put it there",
         )
-    return path, path.relative_to(tree.root).as_posix()
+    return path, tree.target_of(path)
 
 
 def _state_folder() -> Path:

@@ -143,6 +143,20 @@ def test_steps_and_interrupts_in_a_comfyui(comfyui: Any) -> None:
         host.check_interrupt()
 
 
+def test_work_that_outlives_its_run_asks_somebody_else(comfyui: Any, run: RunContext) -> None:
+    def stop() -> None:
+        raise Stop
+
+    run.check = stop
+    comfyui.management.interrupted = True
+    asked: list[int] = []
+    with host.checked_by(lambda: asked.append(1)):
+        host.check_interrupt()
+    assert asked == [1]
+    with pytest.raises(Stop):
+        host.check_interrupt()
+
+
 def test_what_an_interrupt_raises(comfyui: Any) -> None:
     assert host.interruptions() == (Interrupted, DeadlineExceeded, Stop)
 

@@ -11,6 +11,9 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ __all__ = [
     "MODEL_FOLDERS",
     "Steps",
     "check_interrupt",
+    "checked_by",
     "fetch_hint",
     "free_comfyui_memory",
     "input_directory",
@@ -37,6 +41,8 @@ __all__ = [
 
 #: The top-level folders of the model tree that nodes read from.
 MODEL_FOLDERS = ("ben2_onnx", "birefnet_onnx", "birefnet_hr", "LLM", "llm", "Nudenet")
+
+_check: ContextVar[Callable[[], None] | None] = ContextVar("comfy_cpu_check", default=None)
 
 _log = logging.getLogger("comfy_cpu")
 
@@ -118,10 +124,26 @@ def check_interrupt() -> None:
     Raises:
         Interrupted, DeadlineExceeded: the run should end (inside a ComfyUI: its own exception).
     """
-    if run := current_run():
+    if (check := _check.get()) is not None:
+        check()
+    elif run := current_run():
         run.check()
     elif comfyui := _loaded("comfy.model_management"):
         comfyui.throw_exception_if_processing_interrupted()
+
+
+@contextmanager
+def checked_by(check: Callable[[], None]) -> Iterator[None]:
+    """Let `check` decide in this block whether work should end, and not the run that began it.
+
+    For work that outlives its run. A ComfyUI forgets a wish to stop once somebody has seen it: work of an earlier run
+    must not take that of the current one.
+    """
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
 
 
 def interruptions() -> tuple[type[BaseException], ...]:

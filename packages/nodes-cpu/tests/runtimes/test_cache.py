@@ -10,7 +10,9 @@ import pytest
 from comfy_cpu_core.context import Folders, RunContext, current_run, use_run
 from comfy_cpu_core.errors import InputError, Interrupted, ModelError
 from comfy_cpu_core.tree import ModelTree
+from comfy_cpu_nodes import host
 from comfy_cpu_nodes.runtimes import CACHE_VARIABLE, ModelCache, ModelKey
+from comfy_cpu_nodes.runtimes import cache as cache_module
 from comfy_cpu_nodes.runtimes.cache import cache_budget
 
 
@@ -272,6 +274,77 @@ def test_a_model_that_nobody_wants_any_more_keeps_to_the_budget(interrupted: Lea
     interrupted(cache, load)
     load.go.set()
     until(lambda: not cache._entries)
+
+
+class StoppableLoad(SlowLoad):
+    """Asks all the time whether it should end."""
+
+    def __call__(self) -> Fake:
+        self.calls += 1
+        self.started.set()
+        while not self.go.wait(0.01):
+            host.check_interrupt()
+        return Fake()
+
+
+def test_a_load_that_can_stop_does_so_when_nobody_waits(interrupted: Lease) -> None:
+    cache, load = ModelCache(lambda: None), StoppableLoad()
+    interrupted(cache, load)
+    until(lambda: not cache._entries)
+    assert isinstance(use(cache, "a"), Fake)
+
+
+def test_a_load_goes_on_while_somebody_waits(interrupted: Lease) -> None:
+    cache, load = ModelCache(lambda: None), StoppableLoad()
+    models: list[Fake] = []
+
+    def lease() -> None:
+        with cache.lease("a", load) as model:
+            models.append(model)
+
+    thread = threading.Thread(target=lease)
+    thread.start()
+    until(load.started.is_set)
+    interrupted(cache, load)
+    load.go.set()
+    thread.join(10)
+    assert (load.calls, len(models)) == (1, 1)
+
+
+def test_who_comes_while_a_load_stops_loads_anew() -> None:
+    cache = ModelCache(lambda: None)
+    stopping, go = threading.Event(), threading.Event()
+
+    def stops() -> Fake:
+        stopping.set()
+        assert go.wait(10)
+        raise cache_module._NobodyWaits("nobody waits")
+
+    def leave() -> None:
+        with pytest.raises(Interrupted), cache.lease("a", stops):
+            pass
+
+    first = threading.Thread(target=leave_when(stopping, leave))
+    first.start()
+    assert stopping.wait(10)
+    threading.Timer(0.1, go.set).start()
+    with cache.lease("a", Fake) as model:
+        assert isinstance(model, Fake)
+    first.join(10)
+
+
+def leave_when(told: threading.Event, lease: Callable[[], None]) -> Callable[[], None]:
+    """Call `lease`, which ends as soon as `told` is set."""
+
+    def check() -> None:
+        if told.is_set():
+            raise Interrupted("enough")
+
+    def run() -> None:
+        with host.checked_by(check):
+            lease()
+
+    return run
 
 
 def test_a_load_that_fails_with_nobody_waiting_is_tried_again(interrupted: Lease) -> None:

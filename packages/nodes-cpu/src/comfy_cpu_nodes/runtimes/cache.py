@@ -4,8 +4,9 @@ A model is used inside a *lease*. While leased it stays in memory; between lease
 its budget, the least recently used first, and the next lease loads it again. The cache knows nothing of how models
 work: it keeps anything that is a `Resident`, under any key.
 
-A model loads in a thread of its own, because libraries cannot be told to stop loading: whoever waits for it may go away
-when the run should end, and the next run finds the model in memory.
+A model loads in a thread of its own, because most libraries cannot be told to stop loading: whoever waits for it may go
+away when the run should end, and the next run finds the model in memory. A library that can stop does so when nobody
+waits any more.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from comfy_cpu_core.errors import InputError, ModelError
+from comfy_cpu_core.errors import InputError, Interrupted, ModelError
 from comfy_cpu_nodes import host
 
 __all__ = [
@@ -162,7 +163,10 @@ class ModelCache:
                 threading.Thread(target=contextvars.copy_context().run, args=arguments, name="model loader").start()
         while not wait([loading], _POLL_SECONDS).done:
             host.check_interrupt()
-        return loading.result()
+        try:
+            return loading.result()
+        except _NobodyWaits:  # but for us, who came a moment too late
+            return self._resident(key, entry, load, expected_bytes)
 
     def _load(
         self, key: Hashable, entry: _Entry[T], loading: Future[T], load: Callable[[], T], expected_bytes: int
@@ -170,7 +174,8 @@ class ModelCache:
         failure: BaseException | None = None
         try:
             self._make_room(expected_bytes)
-            entry.resident = load()
+            with host.checked_by(lambda: _check_wanted(entry)):
+                entry.resident = load()
         except BaseException as error:
             failure = error
         entry.loading = None
@@ -232,6 +237,15 @@ class ModelCache:
                     excess -= size
         for entry in dropped:
             _close(entry)
+
+
+class _NobodyWaits(Interrupted):
+    """Everybody who wanted a model went away while it loaded."""
+
+
+def _check_wanted(entry: _Entry[Any]) -> None:
+    if entry.users < 2:  # whoever loads it is the other one
+        raise _NobodyWaits("nobody waits for the model any more")
 
 
 def _trim(entry: _Entry[Resident]) -> bool:

@@ -76,11 +76,15 @@ def diagnose(
         check_python(),
         check_onnx(look_up("openvino", "openvino"), look_up("onnxruntime", "onnxruntime", "onnxruntime-openvino")),
         check_optional(
-            look_up("llama_cpp", "llama-cpp-python"), "language-model nodes", "pip install llama-cpp-python"
+            look_up("llama_cpp", "llama-cpp-python"), "language-model nodes", "pip install 'comfy-cpu-nodes[llama]'"
         ),
-        check_optional(look_up("transformers", "transformers"), "Florence-2 nodes", "pip install transformers"),
         check_optional(
-            look_up("torch", "torch"), "nodes that bring their own PyTorch model", "pip install torch (the CPU build)"
+            look_up("transformers", "transformers"), "Florence-2 nodes", "pip install 'comfy-cpu-nodes[florence2]'"
+        ),
+        check_optional(
+            look_up("torch", "torch"),
+            "Florence-2 nodes",
+            "pip install 'comfy-cpu-nodes[florence2]' (choose torch's CPU build)",
         ),
     ]
     nodes = _guarded("node classes", lambda: _node_classes(plugins), "problem")

@@ -14,7 +14,7 @@ import pytest
 
 from comfy_cpu_core.context import Folders, RunContext, use_run
 from comfy_cpu_core.errors import DeadlineExceeded, Interrupted
-from comfy_cpu_core.results import Progress
+from comfy_cpu_core.results import ModelUse, Progress
 from comfy_cpu_core.tree import ModelTree
 from comfy_cpu_nodes import host
 
@@ -181,6 +181,23 @@ def test_warnings(run: RunContext, events: list[Progress], caplog: pytest.LogCap
 def test_warnings_elsewhere_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     host.warn("mind the gap")
     assert caplog.record_tuples == [("comfy_cpu", logging.WARNING, "mind the gap")]
+
+
+REAL = ModelUse("a.onnx", "openvino", "bf16", 2)
+STAND_IN = ModelUse("b.onnx", "openvino", "f32", 2, stand_in=True)
+
+
+def test_a_run_notes_each_model_once(run: RunContext) -> None:
+    for use in (REAL, STAND_IN, REAL):
+        host.model_used(use, "it only looks like it")
+    assert run.model_uses == [REAL, STAND_IN]
+    assert run.warnings == ["b.onnx is a STAND-IN: it only looks like it"]
+
+
+def test_a_stand_in_is_said_loudly_in_a_comfyui_too(comfyui: Any, caplog: pytest.LogCaptureFixture) -> None:
+    host.model_used(REAL, "it only looks like it")
+    host.model_used(STAND_IN, "it only looks like it")
+    assert caplog.messages == ["b.onnx is a STAND-IN: it only looks like it"]
 
 
 def test_an_error_knows_its_node(run: RunContext) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import DeadlineExceeded, Interrupted, NodeError
-from comfy_cpu_core.results import Progress
+from comfy_cpu_core.results import ModelUse, Progress
 from comfy_cpu_core.tree import ModelTree, default_models_dir
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "free_comfyui_memory",
     "input_directory",
     "interruptions",
+    "model_used",
     "models",
     "node_error",
     "output_directory",
@@ -158,6 +159,19 @@ def warn(message: str) -> None:
         run.warn(message)
     else:
         _log.warning(message)
+
+
+def model_used(use: ModelUse, stand_in: str) -> None:
+    """Note a model in the results of the run, once; and say it loudly, whoever runs us, if it only imitates the real one.
+
+    Args:
+        stand_in: what a stand-in of this kind lacks, for the warning.
+    """
+    run = current_run()
+    if run is not None and not any(known.name == use.name for known in run.model_uses):
+        run.model_uses.append(use)
+    if use.stand_in:
+        warn(f"{use.name} is a STAND-IN: {stand_in}")
 
 
 def node_error(message: str, *, remedy: str | None = None) -> NodeError:

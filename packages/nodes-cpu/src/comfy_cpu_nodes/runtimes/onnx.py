@@ -16,7 +16,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import ComfyCpuError, InputError, ModelCorrupt, ModelError, ModelMissing
 from comfy_cpu_core.results import ModelUse
 from comfy_cpu_nodes import host
@@ -240,14 +239,8 @@ def _open(key: ModelKey, name: str, threads: int) -> Session:
 
 
 def _tell_run(model: OnnxModel, load_seconds: float) -> None:
-    run = current_run()
-    if run is not None and not any(use.name == model.name for use in run.model_uses):
-        run.model_uses.append(model.use(load_seconds))
-    if model.stand_in:
-        host.warn(
-            f"{model.name} is a STAND-IN: it has the real model's inputs and outputs, not its quality; "
-            "use its results for demonstrations only"
-        )
+    lacks = "it has the real model's inputs and outputs, not its quality; use its results for demonstrations only"
+    host.model_used(model.use(load_seconds), lacks)
 
 
 def _no_memory(name: str) -> ModelError:

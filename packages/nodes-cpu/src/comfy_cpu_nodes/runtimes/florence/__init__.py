@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import InputError
 from comfy_cpu_core.resources import get_resources
 from comfy_cpu_core.results import ModelUse
+from comfy_cpu_nodes import host
 from comfy_cpu_nodes.runtimes.cache import model_cache
 from comfy_cpu_nodes.runtimes.florence.decode import Sampling
 from comfy_cpu_nodes.runtimes.florence.folder import STAND_IN_KEY, read_folder
@@ -175,16 +175,10 @@ def _load(florence: Florence) -> FlorenceModel:
 
 
 def _tell_run(florence: Florence, model: FlorenceModel, load_seconds: float) -> None:
-    run = current_run()
-    if run is None:
-        return
-    if not any(use.name == florence.name for use in run.model_uses):
-        threads = get_resources().threads
-        run.model_uses.append(
-            ModelUse(florence.name, runtime_name(), florence.precision, threads, model.stand_in, load_seconds)
-        )
-    if model.stand_in:
-        run.warn(
-            f"{florence.name} is a STAND-IN: its weights are random numbers, its answers are not about the picture; "
-            "use its results for demonstrations and tests only"
-        )
+    lacks = (
+        "its weights are random numbers, its answers are not about the picture; "
+        "use its results for demonstrations and tests only"
+    )
+    threads = get_resources().threads
+    use = ModelUse(florence.name, runtime_name(), florence.precision, threads, model.stand_in, load_seconds)
+    host.model_used(use, lacks)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import ModelMissing
 from comfy_cpu_core.resources import get_resources
 from comfy_cpu_core.results import ModelUse
+from comfy_cpu_nodes import host
 from comfy_cpu_nodes.runtimes.cache import ModelKey, model_cache
 from comfy_cpu_nodes.runtimes.llama.chat import chat_prompt
 from comfy_cpu_nodes.runtimes.llama.choices import FormTokens, fill_in, form_tokens, prepare
@@ -79,14 +79,6 @@ def lease_llama(path: Path, *, name: str, threads: int = 0) -> Iterator[LlamaMod
 
 
 def _tell_run(model: LlamaModel, name: str, threads: int, load_seconds: float) -> None:
-    run = current_run()
-    if run is None:
-        return
-    if not any(use.name == name for use in run.model_uses):
-        use = ModelUse(name, runtime_name(), model.quantisation, threads, model.stand_in, load_seconds)
-        run.model_uses.append(use)
-    if model.stand_in:
-        run.warn(
-            f"{name} is a STAND-IN: it looks for words instead of understanding them; "
-            "use its results for demonstrations and tests only"
-        )
+    lacks = "it looks for words instead of understanding them; use its results for demonstrations and tests only"
+    use = ModelUse(name, runtime_name(), model.quantisation, threads, model.stand_in, load_seconds)
+    host.model_used(use, lacks)

@@ -1,0 +1,15 @@
+"""What the worker adds to comfy-cpu."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from comfy_cpu_core.hookspecs import hookimpl
+
+
+@hookimpl
+def comfy_cpu_commands() -> Iterable[click.Command]:
+    """The command ``serve``."""
+    return []

@@ -118,7 +118,9 @@ def test_what_fails_is_failed_and_the_next_job_runs(start: Start, runpod: RunPod
 
 def test_a_stopped_job_ends_and_the_next_one_runs(start: Start, runpod: RunPodServer) -> None:
     start(**runpod.environment())
-    slow = runpod.submit({**INPUT, "workflow": {**CUTOUT, "9": {"class_type": "TestSleep", "inputs": {"seconds": 120}}}})
+    slow = runpod.submit(
+        {**INPUT, "workflow": {**CUTOUT, "9": {"class_type": "TestSleep", "inputs": {"seconds": 120}}}}
+    )
     runpod.wait_for_progress(slow, timeout_s=90)
     runpod.stop(slow)
     good = runpod.submit(INPUT)

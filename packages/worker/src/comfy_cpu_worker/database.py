@@ -97,7 +97,9 @@ class Database:
         except (sqlite3.Error, OSError) as error:
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             what = "is full" if full else f"fails: {error}"
-            remedy = "make room on that disk" if full else "see that it can be written, or name another with --state DIR"
+            remedy = (
+                "make room on that disk" if full else "see that it can be written, or name another with --state DIR"
+            )
             raise StorageFailed(f"the state directory {self._path.parent} {what}", remedy=remedy) from error
 
     def _open(self) -> sqlite3.Connection:

@@ -50,7 +50,8 @@ class StateDirectory:
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(
-                f"the state directory {path} cannot be written: {error.strerror}", remedy="name another with --state DIR"
+                f"the state directory {path} cannot be written: {error.strerror}",
+                remedy="name another with --state DIR",
             ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from comfy_cpu_worker.database import Database
 from comfy_cpu_worker.errors import JobConflict, JobUnknown, KeyReused, QueueFull
@@ -34,7 +34,7 @@ __all__ = [
 #: RunPod's names for where a job stands.
 JobState = Literal["IN_QUEUE", "IN_PROGRESS"] | FinalState
 
-FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
+FINAL_STATES: frozenset[FinalState] = frozenset(get_args(FinalState))
 
 #: The database's name in the state directory.
 DATABASE = "jobs.sqlite3"
@@ -72,7 +72,9 @@ CREATE TABLE outputs (
 );
 """
 
-_COLUMNS = "id, state, attempts, cut_off, queued_at, expires_at, finished_at, delay_ms, execution_ms, has_secrets, error"
+_COLUMNS = (
+    "id, state, attempts, cut_off, queued_at, expires_at, finished_at, delay_ms, execution_ms, has_secrets, error"
+)
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,13 @@ class Recovered:
     """What became of the jobs that the worker left when it ended.
 
     Attributes:
-        queued: those that were cut off and wait again.
+        waiting: all that wait now: id → when they were queued.
+        cut_off: those among them that ran when the worker died.
         failed: those that cannot be run again: id → why.
     """
 
-    queued: Sequence[str]
+    waiting: Mapping[str, float]
+    cut_off: Sequence[str]
     failed: Mapping[str, str]
 
 
@@ -238,9 +242,12 @@ class Store:
             db.execute("UPDATE jobs SET state = 'IN_QUEUE', cut_off = 1 WHERE state = 'IN_PROGRESS' AND NOT cut_off")
             lost = db.execute("SELECT id FROM jobs WHERE state = 'IN_QUEUE' AND has_secrets").fetchall()
             failed |= {job_id: SECRETS_LOST for (job_id,) in lost}
+            # Whoever submits such a job again may use its key again.
+            db.execute("UPDATE jobs SET idempotency_key = NULL WHERE state = 'IN_QUEUE' AND has_secrets")
             for job_id, error in failed.items():
                 self._end(db, job_id, "FAILED", error, now)
-        return Recovered([job_id for job_id, _ in cut if job_id not in failed], failed)
+            waiting = db.execute("SELECT id, queued_at FROM jobs WHERE state = 'IN_QUEUE'").fetchall()
+        return Recovered(dict(waiting), [job_id for job_id, _ in cut if job_id not in failed], failed)
 
     # Running ----------------------------------------------------------------------------------------------------------
 
@@ -256,43 +263,39 @@ class Store:
             db.execute("UPDATE jobs SET state = 'IN_PROGRESS', attempts = attempts + 1 WHERE id = ?", (found[0],))
             return Started(self._record(found[0]), found[1])
 
-    def finish(
-        self,
-        job_id: str,
-        state: FinalState,
-        now: float,
-        *,
-        error: str | None = None,
-        output: bytes | None = None,
-        delay_ms: int | None = None,
-        execution_ms: int | None = None,
-    ) -> None:
-        """Record how the job that ran ended."""
+    def finish(self, record: JobRecord) -> bool:
+        """Record how the job that ran ended; False if it was cancelled meanwhile, which counts."""
         with self._database.transaction() as db:
-            db.execute(
-                "UPDATE jobs SET delay_ms = ?, execution_ms = ? WHERE id = ?", (delay_ms, execution_ms, job_id)
-            )
-            if output is not None:
+            if self._record(record.id).state != "IN_PROGRESS":
+                return False
+            if record.output is not None:
                 db.execute(
-                    "INSERT INTO outputs (id, size, output) VALUES (?, ?, ?)", (job_id, len(output), output)
+                    "INSERT INTO outputs (id, size, output) VALUES (?, ?, ?)",
+                    (record.id, len(record.output), record.output),
                 )
-            self._end(db, job_id, state, error, now)
+            db.execute(
+                "UPDATE jobs SET delay_ms = ?, execution_ms = ? WHERE id = ?",
+                (record.delay_ms, record.execution_ms, record.id),
+            )
+            self._end(db, record.id, record.state, record.error, record.finished_at)
+            return True
 
     def hand_back(self, job_id: str) -> None:
         """Put the job that runs back into its place in the queue; it is not counted as cut off."""
         with self._database.transaction() as db:
             db.execute("UPDATE jobs SET state = 'IN_QUEUE' WHERE id = ? AND state = 'IN_PROGRESS'", (job_id,))
 
-    def cancel_queued(self, job_id: str, error: str, now: float) -> JobRecord:
-        """End a job if it waits; give it as it is then.
+    def cancel(self, job_id: str, error: str, now: float) -> JobState:
+        """End a job that waits or runs, at once; give its state before. A job that ended stays as it is.
 
         Raises:
             JobUnknown: there is none of that id.
         """
         with self._database.transaction() as db:
-            if self._record(job_id).state == "IN_QUEUE":
+            before = self._record(job_id)
+            if not before.ended:
                 self._end(db, job_id, "CANCELLED", error, now)
-            return self._record(job_id)
+            return before.state
 
     def purge(self, error: str, now: float) -> list[str]:
         """End every job that waits; give their ids."""
@@ -362,10 +365,8 @@ class Store:
                 remedy="try again later, or start the worker with a longer queue (--queue)",
             )
 
-    def _end(self, db: sqlite3.Connection, job_id: str, state: FinalState, error: str | None, now: float) -> None:
-        db.execute(
-            "UPDATE jobs SET state = ?, error = ?, finished_at = ? WHERE id = ?", (state, error, now, job_id)
-        )
+    def _end(self, db: sqlite3.Connection, job_id: str, state: JobState, error: str | None, now: float | None) -> None:
+        db.execute("UPDATE jobs SET state = ?, error = ?, finished_at = ? WHERE id = ?", (state, error, now, job_id))
         if state not in {"FAILED", "TIMED_OUT"}:  # those may be asked for again
             db.execute("DELETE FROM inputs WHERE id = ?", (job_id,))
 

@@ -5,8 +5,8 @@
     environ = {**os.environ, **faulty_environment(tmp_path)}
     workflow = one_node("TestCrash", how="SIGKILL")
 
-Every class is an output node, is never answered from a cache, and shows its input ``text`` in the end (``outputs[0].text``),
-so that a workflow of one node is enough. What each does before that:
+Every class is an output node, needs no input, is never answered from a cache, and shows its input ``text`` in the end
+(``outputs[0].text``), so that a workflow of one node is enough. What each does before that:
 
 - ``TestText``: nothing.
 - ``TestSleep``: sleeps for ``seconds``; with ``polite`` it asks all the time whether to stop, else it is as deaf as native
@@ -70,7 +70,7 @@ class _Node:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": cls.inputs, "optional": {"text": ("STRING", {"default": "done"})}}
+        return {"required": {}, "optional": {**cls.inputs, "text": ("STRING", {"default": "done"})}}
 
     @classmethod
     def IS_CHANGED(cls, **inputs: Any) -> float:
@@ -94,7 +94,7 @@ class _Sleep(_Node):
         "polite": ("BOOLEAN", {"default": True}),
     }
 
-    def work(self, text: str, seconds: float, polite: bool) -> None:
+    def work(self, text: str, seconds: float = 60, polite: bool = True) -> None:
         if not polite:
             time.sleep(seconds)
             return
@@ -109,7 +109,7 @@ class _Sleep(_Node):
 class _Steps(_Node):
     inputs: ClassVar[dict[str, Any]] = {"steps": ("INT", {"default": 4}), "seconds": ("FLOAT", {"default": 0.0})}
 
-    def work(self, text: str, steps: int, seconds: float) -> None:
+    def work(self, text: str, steps: int = 4, seconds: float = 0) -> None:
         run = current_run()
         assert run is not None
         for step in range(1, steps + 1):
@@ -121,7 +121,7 @@ class _Steps(_Node):
 class _Hog(_Node):
     inputs: ClassVar[dict[str, Any]] = {"megabytes": ("INT", {"default": 100, "max": 10**6})}
 
-    def work(self, text: str, megabytes: int) -> None:
+    def work(self, text: str, megabytes: int = 100) -> None:
         held = [b"x" * 2**20 + bytes(index) for index in range(megabytes)]  # each written to, none shared
         del held
 
@@ -129,7 +129,7 @@ class _Hog(_Node):
 class _Crash(_Node):
     inputs: ClassVar[dict[str, Any]] = {"how": ("STRING", {"default": "SIGKILL"})}
 
-    def work(self, text: str, how: str) -> None:
+    def work(self, text: str, how: str = "SIGKILL") -> None:
         if how.isdecimal():
             os._exit(int(how))
         os.kill(os.getpid(), signal.Signals[how])
@@ -139,14 +139,14 @@ class _Crash(_Node):
 class _Raise(_Node):
     inputs: ClassVar[dict[str, Any]] = {"block": ("BOOLEAN", {"default": False})}
 
-    def work(self, text: str, block: bool) -> None:
+    def work(self, text: str, block: bool = False) -> None:
         raise ContentBlocked(text) if block else RuntimeError(text)
 
 
 class _Write(_Node):
     inputs: ClassVar[dict[str, Any]] = {"megabytes": ("INT", {"default": 100, "max": 10**6})}
 
-    def work(self, text: str, megabytes: int) -> None:
+    def work(self, text: str, megabytes: int = 100) -> None:
         run = current_run()
         assert run is not None
         with (run.folders.output / "large.bin").open("wb") as file:

@@ -7,6 +7,7 @@
         ├── JobRejected          the job makes no sense, or asks for what is not allowed (HTTP 400)
         │   ├── JobTooLarge          its body, a file or a picture is over a limit (413)
         │   └── UrlRefused           a URL leads where this worker does not go (400)
+        │       └── UrlFailed            what is there could not be had
         ├── QueueFull            the queue holds as many jobs as it may (429, `retry_after_s`)
         │   └── ShuttingDown         the worker ends and takes no more jobs (503)
         ├── JobUnknown           no job of that id, or its result is no longer kept (404)
@@ -34,6 +35,7 @@ __all__ = [
     "QueueFull",
     "ShuttingDown",
     "StorageFailed",
+    "UrlFailed",
     "UrlRefused",
     "WorkerError",
 ]
@@ -67,9 +69,15 @@ class JobTooLarge(JobRejected):
 
 
 class UrlRefused(JobRejected):
-    """A URL leads where this worker does not go, or what is there could not be had."""
+    """A URL leads where this worker does not go."""
 
     code = "url_refused"
+
+
+class UrlFailed(UrlRefused):
+    """What a URL leads to could not be had, or did not arrive: another try may help."""
+
+    code = "url_failed"
 
 
 class QueueFull(WorkerError):

@@ -8,6 +8,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from comfy_cpu_worker.jobsecrets import JobSecrets
+
 __all__ = ["LiveJob", "LiveJobs"]
 
 #: Progress documents that are kept of a job. Who comes later than that has missed steps, not the end.
@@ -23,29 +25,19 @@ class LiveJob:
     Attributes:
         secrets: what was taken out of the job's document before it was written to the disk; None if nothing was.
         queued: when it was queued, by the monotonic clock.
-        started: when it was started, or None.
+        delay_ms: milliseconds that it waited; None before it is started.
         cancelled: whether it was cancelled; it may be about to start all the same.
     """
 
-    def __init__(self, secrets: Mapping[str, Any] | None, waited_s: float) -> None:
+    def __init__(self, secrets: JobSecrets | None, waited_s: float) -> None:
         self.secrets = secrets
         self.queued = time.monotonic() - waited_s
-        self.started: float | None = None
+        self.delay_ms: int | None = None
         self.cancelled = False
         self._documents: deque[Mapping[str, Any]] = deque(maxlen=_KEPT)
         self._count = 0
         self._taken = 0
         self._changed = asyncio.Event()
-
-    @property
-    def delay_ms(self) -> int | None:
-        """Milliseconds between the queue and the start; None before it."""
-        return None if self.started is None else round(1000 * (self.started - self.queued))
-
-    @property
-    def execution_ms(self) -> int | None:
-        """Milliseconds since the start; None before it."""
-        return None if self.started is None else round(1000 * (time.monotonic() - self.started))
 
     @property
     def progress(self) -> Mapping[str, Any] | None:
@@ -93,7 +85,7 @@ class LiveJobs:
         """A job's memory, or None."""
         return self._active.get(job_id) or self._ended.get(job_id)
 
-    def begin(self, job_id: str, *, secrets: Mapping[str, Any] | None = None, waited_s: float = 0.0) -> None:
+    def begin(self, job_id: str, *, secrets: JobSecrets | None = None, waited_s: float = 0.0) -> None:
         """A job is about to be queued.
 
         Args:

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from comfy_cpu_core.errors import UsageError
 from comfy_cpu_core.tree import default_models_dir
+from comfy_cpu_worker.bucket import s3_from_environ
 from comfy_cpu_worker.delivery import DeliveryPolicy
 from comfy_cpu_worker.environment import Environment
 from comfy_cpu_worker.job import JobLimits
@@ -54,7 +55,8 @@ class WorkerSettings:
         keep_s, keep_sync_s: how long a result is kept, of ``run`` and of ``runsync``.
         keep_bytes: what all results may take; the oldest go first.
         ttl_s: how long a job may live, waiting and running, unless it says otherwise.
-        grace_s: what the job that runs is given to end when the worker is to end.
+        grace_s: what the job that runs is given to end when the worker is to end: a little less than what ``docker stop``
+            waits before it kills.
         run_bytes, runsync_bytes: the largest body of a job.
         worker_id: what this worker calls itself in answers.
     """
@@ -84,7 +86,7 @@ class WorkerSettings:
     keep_sync_s: float = 60.0
     keep_bytes: int = 2000 * MEGABYTE
     ttl_s: float = 86400.0
-    grace_s: float = 20.0
+    grace_s: float = 8.0
     run_bytes: int = 10 * MEGABYTE
     runsync_bytes: int = 20 * MEGABYTE
     worker_id: str = "local"
@@ -107,8 +109,8 @@ class WorkerSettings:
             warm_up=env.flag("COMFY_CPU_WARM_UP", cls.warm_up),
             refresh_worker=env.flag("REFRESH_WORKER", cls.refresh_worker),
             limits=_job_limits(env),
-            urls=_url_policy(env, "COMFY_CPU_ALLOW_URLS"),
-            webhooks=_url_policy(env, "COMFY_CPU_ALLOW_WEBHOOKS"),
+            urls=_url_policy(env, "COMFY_CPU_URLS"),
+            webhooks=_url_policy(env, "COMFY_CPU_WEBHOOKS"),
             delivery=_delivery(env, environ),
             comfy_org_api_key=env.text("COMFY_ORG_API_KEY"),
             log_level=cast(LogLevel, env.choice("COMFY_LOG_LEVEL", get_args(LogLevel), cls.log_level)),
@@ -144,8 +146,8 @@ def _job_limits(env: Environment) -> JobLimits:
     return dataclasses.replace(default, timeout_s=timeout, max_timeout_s=longest)
 
 
-def _url_policy(env: Environment, switch: str) -> UrlPolicy | None:
-    if not env.flag(switch, False):
+def _url_policy(env: Environment, switch: str, *, default: bool = False) -> UrlPolicy | None:
+    if not env.flag(switch, default):
         return None
     return UrlPolicy(
         allow_hosts=env.names("COMFY_CPU_URL_HOSTS"),
@@ -156,13 +158,12 @@ def _url_policy(env: Environment, switch: str) -> UrlPolicy | None:
 
 
 def _delivery(env: Environment, environ: Mapping[str, str]) -> DeliveryPolicy:
-    from comfy_cpu_worker.s3 import s3_from_environment
-
     default = DeliveryPolicy()
     reencode = env.choice("COMFY_CPU_REENCODE", ("none", "webp", "jpeg"), "none")
     return DeliveryPolicy(
         output_bytes=env.integer("COMFY_CPU_OUTPUT_BYTES", default.output_bytes, least=1000, most=10**9),
-        s3=s3_from_environment(environ),
+        s3=s3_from_environ(environ),
+        job_buckets=_url_policy(env, "COMFY_CPU_JOB_BUCKETS", default=True),
         reencode=None if reencode == "none" else cast(Literal["webp", "jpeg"], reencode),
         quality=env.integer("COMFY_CPU_QUALITY", default.quality, least=1, most=100),
     )

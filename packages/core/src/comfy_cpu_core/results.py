@@ -22,10 +22,12 @@ __all__ = [
     "EventSink",
     "Job",
     "JobStatus",
+    "KnowsNodes",
     "ModelUse",
     "NodeFailure",
     "NodeTiming",
     "Output",
+    "OutputFolder",
     "Progress",
     "Result",
     "RunRequest",
@@ -330,11 +332,13 @@ class RunRequest:
         files: name → bytes of every file that the workflow names as an input; a target makes them available to
             LoadImage and its kin under that name.
         timeout_s: seconds after which the run ends as ``timed_out``; None for no limit.
+        comfy_org_api_key: for ComfyUI's paid nodes; secret; a target that has none of them ignores it.
     """
 
     prompt: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     timeout_s: float | None = None
+    comfy_org_api_key: str | None = field(default=None, repr=False)
 
 
 @runtime_checkable
@@ -371,6 +375,18 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. May be called twice."""
+
+
+@runtime_checkable
+class KnowsNodes(Protocol):
+    """A target that can tell which node classes it has, which may be others than those of this process's plugins."""
+
+    def object_info(self) -> Mapping[str, Any]:
+        """What a ComfyUI answers under ``/object_info``: class_type → what the class takes and gives.
+
+        Raises:
+            TargetError: it cannot be had.
+        """
 
 
 @dataclass(frozen=True)

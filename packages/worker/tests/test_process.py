@@ -278,7 +278,7 @@ def test_a_descendant_that_keeps_writing_does_not_hold_up_the_end() -> None:
             """
             import subprocess
             child = subprocess.Popen(["sh", "-c", "while :; do echo x; done"], start_new_session=True)
-            print(child.pid, flush=True)
+            print(f"{child.pid}\\n", end="")  # in one piece: the other is writing, too
             """,
             log_lines=10**6,
         )

@@ -44,6 +44,28 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._cancel = cancel
 
+    @property
+    def over(self) -> bool:
+        """Whether its time has come."""
+        return time.monotonic() >= self._end
+
+    def within(self, seconds: float) -> Deadline:
+        """The earlier one of this, and that many seconds from now."""
+        return Deadline(min(seconds, self._end - time.monotonic()), self._cancel)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless it is cancelled meanwhile.
+
+        Raises:
+            TimeoutError: there is no time left behind it.
+        """
+        seconds = self.left(seconds)
+        if self._cancel is None:
+            time.sleep(seconds)
+        else:
+            self._cancel.wait(seconds)
+        self.left(seconds)
+
     def left(self, at_most: float) -> float:
         """Seconds that the next step may take.
 

@@ -41,6 +41,7 @@ def refusal(
     key = (
         "RUNPOD_API_KEY" if endpoint.kind == "runpod" else "the token (COMFY_CPU_TOKEN where the worker runs, and here)"
     )
+    hint: str | None
     match status:
         case 401 if endpoint.token is None:
             what, hint = f"{where} wants a token (401)", "set COMFY_CPU_TOKEN, or give the option token"

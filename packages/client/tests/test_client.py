@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_cpu_client import Client, FileInput
-from comfy_cpu_client import client as client_module
+from comfy_cpu_client import values as values_module
 from comfy_cpu_core.errors import InputError, TargetError, UsageError, WorkflowError
 from comfy_cpu_core.results import Progress, Result
 
@@ -110,7 +110,7 @@ def test_a_targets_error_passes_through(target: Any) -> None:
 
 
 def test_a_file_without_an_end_does_not_fill_the_memory(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(values_module, "MAX_FILE_BYTES", 1000)
     with pytest.raises(InputError, match="/dev/zero has more than 1,000 bytes"):
         Client("fake").run(PROMPT, inputs={"1.image": "/dev/zero"})
 

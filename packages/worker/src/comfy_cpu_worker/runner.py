@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -159,7 +160,8 @@ class _Run:
         if isinstance(error, ComfyCpuError):
             code = error.code if isinstance(error, WorkerError) else "worker"
             return Result("failed", errors=(NodeFailure(code, str(error), remedy=error.remedy),))
-        log.error("job %s: the worker failed", self.id, exc_info=error)
+        trace = hide_secrets("".join(traceback.format_exception(error)), self.secrets)
+        log.error("job %s: the worker failed\n%s", self.id, trace)
         message = f"the worker failed: {type(error).__name__}; its log says more"
         return Result("failed", errors=(NodeFailure("worker", message),))
 

@@ -204,7 +204,7 @@ def worlds(draw: st.DrawFn) -> World:
         stream=draw(st.booleans()),
         script=script,
         trouble={ask: draw(st.lists(TROUBLES, max_size=6)) for ask in ("run", "runsync", "status", "stream", "cancel")},
-        cancel_at=draw(st.sampled_from([math.inf, math.inf, 0.0, 0.2, 3.0, 70.0])),
+        cancel_at=draw(st.sampled_from([math.inf, math.inf, 0.001, 0.2, 3.0, 70.0])),
     )
 
 

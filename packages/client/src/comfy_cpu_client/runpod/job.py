@@ -124,7 +124,7 @@ class QueueJob:
         Raises:
             TargetError: it did not, and will not.
         """
-        self._handed_over.wait()
+        self._await(self._handed_over, None)
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -147,19 +147,8 @@ class QueueJob:
             TargetError: nobody can tell how it ended: `SubmissionUnknown`, `JobLost`, the endpoint refuses or is away.
         """
         end = time.monotonic() + timeout_s if timeout_s is not None else None
-        while not self._ended.is_set():
-            now = time.monotonic()
-            if end is not None and now >= end:
-                raise DeadlineExceeded(f"the job {self.id} was still {self.status()} after {timeout_s:g} s")
-            with self._lock:
-                self._tick()
-                pause = max(self._run.idle_s(now), 0.01)
-            # A request that never ends must not keep anybody beyond the deadline.
-            if self._run.over and self._run.until is not None:
-                pause = max(self._run.until - now, 0.01)
-            elif self._run.over:
-                pause = threading.TIMEOUT_MAX
-            self._ended.wait(min(pause, end - now if end is not None else threading.TIMEOUT_MAX))
+        if not self._await(self._ended, end):
+            raise DeadlineExceeded(f"the job {self.id} was still {self.status()} after {timeout_s:g} s")
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -220,9 +209,11 @@ class QueueJob:
             told: JobAnswer = parse_job(answer, None if ask in {"run", "runsync"} else run.job_id)
         except TargetError as error:
             with self._lock:
+                run.tick(time.monotonic())
                 run.failed(ask, error, time.monotonic())
             return
         with self._lock:
+            run.tick(time.monotonic())
             progress = run.told(ask, told, time.monotonic())
         for event in progress:
             self._emit(event)
@@ -259,6 +250,21 @@ class QueueJob:
         except BaseException as error:  # it is the caller's, and the caller gets it
             self._raised = error
             self.cancel()
+
+    def _await(self, event: threading.Event, end: float | None) -> bool:
+        """Wait for an event; False if it is not there at `end`. A request that never ends keeps nobody for ever."""
+        while not (event.is_set() or self._ended.is_set()):
+            with self._lock:
+                self._tick()
+                run, now = self._run, time.monotonic()
+                if run.over:  # what is left is to fetch the outputs
+                    pause = run.until - now if run.until is not None else threading.TIMEOUT_MAX
+                else:
+                    pause = run.idle_s(now)
+            if end is not None and now >= end:
+                return event.is_set()
+            event.wait(max(min(pause, end - now if end is not None else threading.TIMEOUT_MAX), 0.001))
+        return True
 
     def _tick(self) -> None:
         """Keep the deadline although the thread may be in a request that does not end."""

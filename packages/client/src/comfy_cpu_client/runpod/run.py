@@ -330,7 +330,7 @@ class JobRun:
         deadline = self._limits.deadline
         self._stop_until = now + (STOP_SECONDS if why == "timed_out" else _CANCEL_SECONDS)
         if deadline is not None:
-            self._stop_until = min(self._stop_until, max(deadline, now) + STOP_SECONDS)
+            self._stop_until = min(self._stop_until, deadline + STOP_SECONDS)
         if self.job_id is not None:
             self._agenda = ("cancel", now)
         elif self.ambiguous:

@@ -12,10 +12,11 @@ from comfy_cpu_core.results import TargetType
 
 @hookimpl
 def comfy_cpu_commands() -> Iterable[click.Command]:
-    """The command ``run``."""
+    """The commands ``run`` and ``health``."""
+    from comfy_cpu_client.cli.health import health
     from comfy_cpu_client.cli.run import run
 
-    return [run]
+    return [run, health]
 
 
 @hookimpl

@@ -110,7 +110,9 @@ def _worker(name: str, token: str | None) -> Endpoint:
         raise UsageError("the worker's token is not one line of printable characters without spaces")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = f":{parts.port}" if parts.port is not None else ""
-    return Endpoint("worker", f"{parts.scheme}://{host}{port}{parts.path.rstrip('/') or '/v2/local'}", token)
+    # A lone slash is the root: there RunPod's SDK serves the same API when it is started with --rp_serve_api.
+    path = parts.path.rstrip("/") if parts.path else "/v2/local"
+    return Endpoint("worker", f"{parts.scheme}://{host}{port}{path}", token)
 
 
 def _split(url: str, what: str) -> SplitResult:

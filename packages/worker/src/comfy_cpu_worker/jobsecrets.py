@@ -16,7 +16,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from comfy_cpu_core.workflow import is_link
 from comfy_cpu_worker.errors import JobRejected
 from comfy_cpu_worker.fields import is_url
 
@@ -138,6 +137,8 @@ def _clean(value: Any, path: _Path, secret: bool, taken: dict[str, Any]) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, list):
+        from comfy_cpu_core.workflow import is_link  # not needed before the first job
+
         if is_link(value):
             return list(value)
         return [_clean(item, (*path, index), secret, taken) for index, item in enumerate(value)]

@@ -46,6 +46,7 @@ def test_every_variable_is_read() -> None:
     assert (settings.refresh_worker, settings.log_level, settings.worker_id) == (True, "DEBUG", "pod")
     assert settings.comfy_org_api_key == "key"
     assert settings.urls == settings.webhooks
+    assert settings.limits.urls
     assert settings.urls is not None
     assert (settings.urls.allow_hosts, settings.urls.deny_hosts) == (("x.example",), ("y.example",))
     assert (settings.urls.allow_private, settings.urls.ca_file) == (True, Path("/ca"))

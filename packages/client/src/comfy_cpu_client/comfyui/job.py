@@ -161,7 +161,7 @@ class ComfyUIJob:
             pass  # the run knows its deadline
         except TargetError as error:
             if ask == "connect":
-                run.disconnected(time.monotonic(), for_good=isinstance(error, TargetRefused) and error.status < 500)
+                run.disconnected(time.monotonic(), for_good=isinstance(error, TargetRefused) and not error.transient)
             else:
                 run.failed(ask, error, time.monotonic())
 

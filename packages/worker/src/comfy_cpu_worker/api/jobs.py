@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from comfy_cpu_worker.api.answers import event, job_document, job_response, stream_document
 from comfy_cpu_worker.api.bodies import read_json
 from comfy_cpu_worker.errors import JobRejected
-from comfy_cpu_worker.queue import JobQueue, JobView
+from comfy_cpu_worker.queue import Change, JobQueue, JobView
 from comfy_cpu_worker.settings import WorkerSettings
 from comfy_cpu_worker.submission import parse_submission
 
@@ -87,24 +87,22 @@ class JobEndpoints:
     async def _events(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         """``progress`` with each progress document, ``status`` when the state changes; the last one has a final state."""
         state = None
-        changes = self._queue.follow(job_id, after)
-        async for change in _with_pauses(changes, KEEP_ALIVE_S):
-            if change is None:
-                yield b": still there\n\n"
-                continue
-            view, progress, mark = change
-            for number, document in enumerate(progress, mark - len(progress) + 1):
-                yield event("progress", document, number=number)
-            if view.record.state != state:
-                state = view.record.state
-                document = job_document(view, self._settings.worker_id)
-                document.pop("output", None)
-                yield event("status", document)
+        async with aclosing(_with_pauses(self._queue.follow(job_id, after), KEEP_ALIVE_S)) as changes:
+            async for change in changes:
+                if change is None:
+                    yield b": still there\n\n"
+                    continue
+                view, progress, mark = change
+                for number, document in enumerate(progress, mark - len(progress) + 1):
+                    yield event("progress", document, number=number)
+                if view.record.state != state:
+                    state = view.record.state
+                    document = job_document(view, self._settings.worker_id)
+                    document.pop("output", None)
+                    yield event("status", document)
 
 
-async def _with_pauses(
-    source: AsyncIterator[tuple[JobView, list[Mapping[str, Any]], int]], pause_s: float
-) -> AsyncIterator[tuple[JobView, list[Mapping[str, Any]], int] | None]:
+async def _with_pauses(source: AsyncGenerator[Change, None], pause_s: float) -> AsyncGenerator[Change | None, None]:
     """What `source` gives, and None each time that it has given nothing for so long."""
     pending = asyncio.ensure_future(anext(source))
     try:
@@ -120,6 +118,8 @@ async def _with_pauses(
             pending = asyncio.ensure_future(anext(source))
     finally:
         pending.cancel()
+        await asyncio.wait({pending})
+        await source.aclose()
 
 
 def _wait_ms(text: str | None) -> int:

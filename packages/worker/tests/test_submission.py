@@ -8,6 +8,7 @@ import pytest
 from comfy_cpu_worker.errors import JobRejected, UrlRefused
 from comfy_cpu_worker.job import JobLimits
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.submission import parse_submission
 from comfy_cpu_worker.urls import UrlPolicy
 
@@ -15,7 +16,7 @@ WORKFLOW = {"2": {"class_type": "SaveImage", "inputs": {}}, "1": {"class_type": 
 
 
 def submit(document: Any, *, key: str | None = None, sync: bool = False, **settings: Any) -> Any:
-    return parse_submission(document, WorkerSettings(**settings), key=key, sync=sync)
+    return parse_submission(document, WorkerSettings(**settings), Shelf(None), key=key, sync=sync)
 
 
 def job(*, webhook: str | None = None, **given: Any) -> dict[str, Any]:
@@ -59,6 +60,11 @@ def test_the_digest_tells_jobs_apart() -> None:
     assert submit(reordered).digest == submit(job()).digest
     # Keys are no part of a job: who renews them submits the same job.
     assert submit(job(comfy_org_api_key="a")).digest == submit(job(comfy_org_api_key="b")).digest
+
+
+def test_a_workflow_that_is_not_there_is_refused_at_once() -> None:
+    with pytest.raises(JobRejected, match="no workflow 'cut_out' is baked"):
+        submit({"input": {"workflow": "cut_out"}})
 
 
 def test_webhooks_and_urls_are_refused_where_there_are_none() -> None:

@@ -1,4 +1,4 @@
-"""From a job as it came to what the queue takes: checked, and its secrets taken out. Opens nothing."""
+"""From a job as it came to what the queue takes: checked, and its secrets taken out."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from comfy_cpu_worker.job import JobInput, parse_job
 from comfy_cpu_worker.jobsecrets import without_secrets
 from comfy_cpu_worker.queue import Submission
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.urls import UrlClient, UrlPolicy
 
 __all__ = ["parse_submission"]
 
 
-def parse_submission(document: Any, settings: WorkerSettings, *, key: str | None, sync: bool) -> Submission:
+def parse_submission(
+    document: Any, settings: WorkerSettings, shelf: Shelf, *, key: str | None, sync: bool
+) -> Submission:
     """Check a job and make it ready for the queue.
 
     Args:
         document: the job, parsed JSON of any kind.
+        shelf: the workflows that it may name.
         key: the header ``Idempotency-Key``, or None; a job may have it in itself instead.
         sync: whether it came by ``runsync``.
 
@@ -30,6 +34,8 @@ def parse_submission(document: Any, settings: WorkerSettings, *, key: str | None
     """
     job = parse_job(document, settings.limits)
     _check_urls(job, settings)
+    if isinstance(job.workflow, str):
+        shelf.get(job.workflow)
     if key is not None and job.idempotency_key not in {None, key}:
         raise JobRejected("input.idempotency_key is another one than the header Idempotency-Key")
     kept, secrets = without_secrets(document)

@@ -15,6 +15,7 @@ from comfy_cpu_worker.api.bodies import read_json
 from comfy_cpu_worker.errors import JobRejected
 from comfy_cpu_worker.queue import Change, JobQueue, JobView
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.submission import parse_submission
 
 __all__ = ["JobEndpoints"]
@@ -31,9 +32,10 @@ _KEY = re.compile(r"[!-~]{1,255}")
 class JobEndpoints:
     """The endpoints that deal with jobs."""
 
-    def __init__(self, settings: WorkerSettings, queue: JobQueue) -> None:
+    def __init__(self, settings: WorkerSettings, queue: JobQueue, shelf: Shelf) -> None:
         self._settings = settings
         self._queue = queue
+        self._shelf = shelf
 
     async def run(self, request: Request) -> Response:
         """Queue a job and answer at once."""
@@ -78,7 +80,9 @@ class JobEndpoints:
         key = request.headers.get("idempotency-key")
         if key is not None and not _KEY.fullmatch(key):
             raise JobRejected("the header Idempotency-Key is not 1 to 255 printable characters without spaces")
-        submission = await asyncio.to_thread(parse_submission, document, self._settings, key=key, sync=sync)
+        submission = await asyncio.to_thread(
+            parse_submission, document, self._settings, self._shelf, key=key, sync=sync
+        )
         return await self._queue.submit(submission)
 
     def _answer(self, view: JobView) -> Response:

@@ -112,6 +112,10 @@ def test_the_environment_s_proxy(plain: FakeComfyUI, monkeypatch: pytest.MonkeyP
         plain.clear_cache()
         works(plain.target)
         assert proxy.asked == []
+        monkeypatch.delenv("no_proxy")
+        plain.clear_cache()
+        works(plain.target, proxy=False)
+        assert proxy.asked == []
 
 
 def test_a_proxy_that_is_not_there_shows_no_password(plain: FakeComfyUI) -> None:

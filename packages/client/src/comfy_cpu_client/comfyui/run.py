@@ -247,6 +247,10 @@ class PromptRun:
         if self._stopping is None and not self.over:
             self._stop("cancelled", now)
 
+    def hurry(self) -> None:
+        """Nobody waits any more: a server that is away is not waited for either."""
+        self._patience_s = 0.0
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _reached(self) -> None:

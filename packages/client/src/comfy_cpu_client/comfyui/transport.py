@@ -157,7 +157,7 @@ class Transport:
                     self._address.websocket(client_id),
                     ssl=self._ssl,
                     additional_headers=self._address.headers,
-                    proxy=self._settings.proxy or True,
+                    proxy=True if self._settings.proxy is None else self._settings.proxy or None,
                     open_timeout=timeout_s,
                     ping_interval=_PING_SECONDS,
                     ping_timeout=_PONG_SECONDS,
@@ -198,7 +198,7 @@ class Transport:
                     params=dict(request.query),
                     auth=self._authorize,
                     verify=self._verify,
-                    proxies={"http": proxy, "https": proxy} if proxy is not None else None,
+                    proxies={"http": proxy, "https": proxy} if proxy else None,
                     timeout=(connect_s, read_s),
                     headers={"Accept-Encoding": "identity"},
                     allow_redirects=False,
@@ -228,6 +228,7 @@ class Transport:
             session = self._sessions.pop()
         except IndexError:
             session = requests.Session()
+            session.trust_env = self._settings.proxy is not False
         try:
             yield session
         except BaseException:

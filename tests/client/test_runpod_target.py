@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -393,3 +396,25 @@ def test_many_threads_share_a_client(client: Client, runpod: FakeRunPod) -> None
     assert all(result.ok for result in results.values())
     assert len({result.images[0].data for result in results.values()}) == 20
     assert len(runpod.queue.jobs) == 20
+
+
+def test_the_example(runpod: FakeRunPod, clean_environment: dict[str, str], tmp_path: Path) -> None:
+    """The reference's test script of sixty lines, in under ten."""
+    example = Path(__file__).parents[2] / "examples" / "runpod_endpoint.py"
+    lines = example.read_text().rpartition('"""')[2].split("\n")
+    assert len([line for line in lines if line.strip() and not line.startswith(("import", "from"))]) < 10
+    (tmp_path / "w.json").write_text(json.dumps(PROMPT))
+    (tmp_path / "photo.png").write_bytes(PNG)
+    runpod.queue.plan(Script(run_s=0.1), Script(final="FAILED", output=None, error="bad luck"))
+    environment = {**clean_environment, "RUNPOD_API_KEY": KEY, "RUNPOD_ENDPOINT_BASE_URL": runpod.url}
+    for code, said in ((0, "ComfyUI_00001_.png"), (1, "bad luck")):
+        done = subprocess.run(
+            [sys.executable, example, "abc123", "w.json", "photo.png"],
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
+    assert (tmp_path / "ComfyUI_00001_.png").read_bytes() == PNG

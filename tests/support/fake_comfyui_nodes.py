@@ -177,6 +177,11 @@ class Item:
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
 
 
+def _plain(value: Any) -> Any:
+    """A value of an input; a list is wrapped, so that nobody takes it for a link."""
+    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
+
+
 def behind(prompt: Prompt, output: str) -> list[str]:
     """The node and all that it needs, each after what it needs."""
     found: list[str] = []
@@ -256,7 +261,7 @@ class Execution:
         self.tell("executing", {"node": node_id, "display_node": node_id})
         known = {*kind.required, *kind.optional}
         inputs = {
-            name: results[value[0]][value[1]] if is_link(value) else value
+            name: results[value[0]][value[1]] if is_link(value) else _plain(value)
             for name, value in node["inputs"].items()
             if name in known
         }

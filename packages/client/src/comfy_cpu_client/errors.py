@@ -43,6 +43,11 @@ class TargetRefused(TargetError):
         super().__init__(message, remedy=remedy)
         self.status = status
 
+    @property
+    def transient(self) -> bool:
+        """Whether it may be otherwise in a moment: the target is busy, or in trouble."""
+        return self.status >= 500 or self.status in {408, 425, 429}
+
 
 class TargetBusy(TargetRefused):
     """The target answered: not now.

@@ -102,9 +102,11 @@ class ComfyUIJob:
         """Ask it to end: interrupted if it runs, taken out of the queue if it waits. Does nothing after the end."""
         self._cancel.set()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait until nobody follows it any more; whether that is so."""
-        return self._ended.wait(timeout_s)
+    def abandon(self, timeout_s: float) -> None:
+        """Cancel it, and wait until it has ended, or `timeout_s` seconds."""
+        self._run.hurry()
+        self._cancel.set()
+        self._ended.wait(timeout_s)
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class ComfyUIJob:
             pass  # the run knows its deadline
         except TargetError as error:
             if ask == "connect":
-                run.disconnected(time.monotonic(), for_good=isinstance(error, TargetRefused) and error.status < 500)
+                run.disconnected(time.monotonic(), for_good=isinstance(error, TargetRefused) and not error.transient)
             else:
                 run.failed(ask, error, time.monotonic())
 

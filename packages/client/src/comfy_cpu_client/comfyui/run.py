@@ -231,7 +231,7 @@ class PromptRun:
 
     def failed(self, ask: Ask, error: TargetError, now: float) -> None:
         """A request had no answer, or one that is of no use."""
-        if isinstance(error, TargetRefused) and error.status < 500:
+        if isinstance(error, TargetRefused) and not error.transient:
             self.error = error
             return
         self._away_since = self._away_since if self._away_since is not None else now
@@ -246,6 +246,10 @@ class PromptRun:
         """Somebody wants it to end."""
         if self._stopping is None and not self.over:
             self._stop("cancelled", now)
+
+    def hurry(self) -> None:
+        """Nobody waits any more: a server that is away is not waited for either."""
+        self._patience_s = 0.0
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ class Submission:
         except TargetRefused as error:
             if error.status in {401, 403}:
                 raise
-            self._websocket_possible = error.status >= 500
+            self._websocket_possible = error.transient
         except (TargetUnreachable, Closed):
             pass  # the requests that follow will tell whether anything is there
 

@@ -131,7 +131,7 @@ class ComfyUITarget:
             job.cancel()
         end = time.monotonic() + CLOSE_SECONDS
         for job in jobs:
-            job.join(max(0.0, end - time.monotonic()))
+            job.abandon(max(0.0, end - time.monotonic()))
         self._transport.close()
 
     def _ask(self, request: protocol.Request) -> protocol.Answer:

@@ -34,6 +34,6 @@ def fate_of(error: TargetError, *, keyed: bool) -> Fate:
         return "later"
     if error.status in _NOT_HERE or 300 <= error.status < 400:
         return "refused"
-    if 400 <= error.status < 500 and error.status != 408:
+    if not error.transient:
         return "rejected"
     return "unknown"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from comfy_cpu_client.errors import TargetUnreachable
 from comfy_cpu_client.payload import Received
 from comfy_cpu_client.runpod import protocol
+from comfy_cpu_client.runpod.address import Endpoint
 from comfy_cpu_client.runpod.pacing import Pacer
 from comfy_cpu_client.runpod.protocol import JobAnswer, Request, parse_job
 from comfy_cpu_client.runpod.run import Ask, JobRun
@@ -105,8 +106,13 @@ class QueueJob:
         return self._run.job_id or ""
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Where it was submitted, or will be next."""
+        return self._run.endpoint
+
+    @property
     def submissions(self) -> int:
-        """How often it was sent."""
+        """How often it was sent; 0 for one that was submitted before."""
         return self._run.submissions
 
     @property
@@ -190,8 +196,8 @@ class QueueJob:
             self._set(None, error)
         finally:
             self._handed_over.set()
+            self._cancel_leftover()
             self._on_end(self)
-        self._cancel_leftover()
 
     def _carry_out(self, ask: Ask) -> None:
         run = self._run
@@ -215,6 +221,7 @@ class QueueJob:
         with self._lock:
             run.tick(time.monotonic())
             progress = run.told(ask, told, time.monotonic())
+            self._order = None  # megabytes that are not needed any more
         for event in progress:
             self._emit(event)
 

@@ -55,7 +55,7 @@ class JobRun:
     """A job.
 
     Args:
-        endpoints: where to submit it, in the order of preference; or where it is.
+        endpoints: where to submit it, in the order of preference; or where it may be.
         limits: how long it may take.
         now: seconds of a clock that never goes back, as everywhere here.
         sync: whether to submit it with ``runsync``.
@@ -294,7 +294,11 @@ class JobRun:
 
     def _not_there(self, now: float) -> None:
         self._missing += 1
-        if self.stopping is not None:
+        if self.submissions == 0 and len(self._endpoints) > 1:  # it was submitted before, and not here
+            self._endpoints.remove(self.endpoint)
+            self.endpoint = self._endpoints[0]
+            self._missing, self._agenda = 0, (self._poll, now)
+        elif self.stopping is not None:
             self.confirmed = True
             self._finish(now)
         elif self._missing >= _MISSING:

@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from comfy_cpu_client.errors import TargetRefused
 from comfy_cpu_client.runpod import protocol
 from comfy_cpu_client.runpod.address import Endpoint, parse_endpoints
 from comfy_cpu_client.runpod.document import LEAST_EXECUTION_S, encode_job
 from comfy_cpu_client.runpod.job import Channel, Order, QueueJob
 from comfy_cpu_client.runpod.limits import RunLimits
-from comfy_cpu_client.runpod.protocol import Answer, JobAnswer, Request, parse_job
+from comfy_cpu_client.runpod.protocol import Answer, Request, parse_job
 from comfy_cpu_client.runpod.run import JobRun
 from comfy_cpu_client.runpod.settings import QueueSettings
 from comfy_cpu_client.runpod.transport import Transport
@@ -34,6 +35,8 @@ _SLACK_SECONDS = 60.0
 # How long a job lives where nobody says anything else: a day.
 _LIFE_SECONDS = 86_400.0
 _HEALTH_SECONDS = 10.0
+# After so many seconds at an endpoint to fall back on, the first is tried again.
+_RETURN_SECONDS = 60.0
 
 
 class QueueTarget:
@@ -52,6 +55,7 @@ class QueueTarget:
         self._lock = threading.Lock()
         self._jobs: set[QueueJob] = set()
         self._typical_s: float | None = None
+        self._last: tuple[Endpoint, float] = (self._endpoints[0], 0.0)
         self._closed = False
 
     def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> QueueJob:
@@ -78,7 +82,7 @@ class QueueTarget:
             life_s=life_s,
             patience_s=self._settings.patience_s,
         )
-        run = JobRun(self._endpoints, limits, now=now, sync=sync, stream=self._streams(on_event))
+        run = JobRun(self._in_order(now), limits, now=now, sync=sync, stream=self._streams(on_event))
         order = Order(body, request.idempotency_key or uuid.uuid4().hex, wait_s)
         return self._start(run, order, on_event)
 
@@ -90,7 +94,7 @@ class QueueTarget:
         """
         limits = RunLimits(patience_s=self._settings.patience_s, queue_limit_s=self._settings.queue_limit_s)
         now = time.monotonic()
-        run = JobRun(self._endpoints[:1], limits, now=now, job_id=job_id, stream=self._streams(on_event))
+        run = JobRun(self._endpoints, limits, now=now, job_id=job_id, stream=self._streams(on_event))
         return self._start(run, None, on_event)
 
     def retry(self, job_id: str, *, on_event: EventSink | None = None) -> QueueJob:
@@ -99,7 +103,13 @@ class QueueTarget:
         Raises:
             TargetError: the endpoint does not do it.
         """
-        self._ask_job(protocol.retry(job_id), job_id)
+        for last, endpoint in zip((False,) * (len(self._endpoints) - 1) + (True,), self._endpoints, strict=True):
+            try:
+                parse_job(self._ask(endpoint, protocol.retry(job_id)), job_id)
+                break
+            except TargetRefused as error:
+                if last or error.status != 404:
+                    raise
         return self.attach(job_id, on_event=on_event)
 
     def purge(self) -> int:
@@ -149,9 +159,18 @@ class QueueTarget:
     def _forget(self, job: QueueJob) -> None:
         with self._lock:
             self._jobs.discard(job)
+            if job.submissions and job.id:
+                self._last = (job.endpoint, time.monotonic())
             if job.submissions == 1 and job.id:
                 known = self._typical_s
                 self._typical_s = job.seconds if known is None else 0.7 * known + 0.3 * job.seconds
+
+    def _in_order(self, now: float) -> tuple[Endpoint, ...]:
+        """The endpoints, with the one first that took a job lately: those before it would only be asked in vain."""
+        last, when = self._last
+        if last == self._endpoints[0] or now - when > _RETURN_SECONDS:
+            return self._endpoints
+        return (last, *(endpoint for endpoint in self._endpoints if endpoint != last))
 
     def _streams(self, on_event: EventSink | None) -> bool:
         if on_event is None:
@@ -182,9 +201,6 @@ class QueueTarget:
                 workers.get(name, 0) for name in ("idle", "ready", "running")
             )
         return {**about, "ready": ready, "jobs": dict(health.jobs), "workers": dict(workers)}
-
-    def _ask_job(self, request: Request, job_id: str) -> JobAnswer:
-        return parse_job(self._ask(self._endpoints[0], request), job_id)
 
     def _ask(self, endpoint: Endpoint, request: Request) -> Answer:
         time.sleep(self._channel.turn(request))

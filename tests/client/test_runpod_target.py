@@ -418,3 +418,25 @@ def test_the_example(runpod: FakeRunPod, clean_environment: dict[str, str], tmp_
         )
         assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
     assert (tmp_path / "ComfyUI_00001_.png").read_bytes() == PNG
+
+
+def test_the_endpoint_that_took_the_last_job_gets_the_next(clean: None) -> None:
+    first, second = FakeQueue("first"), FakeQueue("second")
+    with FakeRunPod(first, second) as runpod, open_client(runpod, "runpod://first,second", sync=False) as client:
+        runpod.fail("run", Fault(status=429), Fault(), Fault(status=429))
+        runs = [client.submit(PROMPT) for _ in range(2)]
+        assert [run.wait(30).ok for run in runs] == [True, True]
+        assert (len(first.jobs), len(second.jobs)) == (0, 2)
+        job_id = runs[0].id
+        assert client.attach(job_id).wait(30).ok, "it is looked for at every endpoint"
+        assert first.asked.count("status") == 1
+        second.jobs[0].script = Script(final="FAILED", error="bad luck", output=None)
+        assert client.retry(job_id).wait(30).ok
+        with pytest.raises(TargetRefused, match="no such job"):
+            client.retry("nobody")
+
+
+def test_jobs_are_not_asked_for_too_often(client: Client, runpod: FakeRunPod) -> None:
+    runpod.queue.plan(Script(run_s=3))
+    assert client.run(PROMPT).ok
+    assert runpod.queue.asked.count("status") < 20

@@ -327,7 +327,13 @@ def test_endpoints_that_are_away_are_tried_in_turn() -> None:
 def test_the_patience_with_one_that_is_away_has_an_end() -> None:
     world = World(trouble={"run": [Trouble(lambda: unreachable(sent=False))] * 1000})
     assert isinstance(world.error(), TargetUnreachable)
+    assert 5 <= world.run.seconds <= 10
+    world = World(keyed=True, trouble={"run": [Trouble(lambda: unreachable(sent=True))] * 1000})
+    assert isinstance(world.error(), SubmissionUnknown)
     assert 60 <= world.run.seconds <= 80
+    world = World(trouble={"run": [Trouble(busy)] * 1000}, limits=RunLimits(life_s=1e6))
+    assert isinstance(world.error(), TargetBusy)
+    assert 600 <= world.run.seconds <= 630
 
 
 # --- following ----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ class QueueSettings:
             progress is what the job's status says.
         previews: whether to have temporary pictures (PreviewImage) sent, too, as every other target gives them.
         price_per_second: what a second of execution costs, in any currency, for `Result.estimated_cost`.
-        patience_s: how long the endpoint may be away; ten times that if it says that it is busy.
+        patience_s: how long the endpoint may be away, once it may have the job; ten times that if it says that it is
+            busy.
         run_bytes, sync_bytes: the largest body that it takes.
         verify: False to trust any certificate, or a file or directory of CA certificates; True for those that
             ``REQUESTS_CA_BUNDLE`` names, or certifi's.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from comfy_cpu_client.prepare import Prepared, prepare, sole_input
 from comfy_cpu_client.run import ProgressLog, Run
 from comfy_cpu_client.targets import KeepsJobs, open_target, without_secrets
-from comfy_cpu_client.values import FileValue, read_value
+from comfy_cpu_client.values import FileValue, read_file
 from comfy_cpu_core.errors import UsageError
 from comfy_cpu_core.plugins import get_plugins
 from comfy_cpu_core.registry import NodeRegistry, get_registry
@@ -19,7 +19,7 @@ from comfy_cpu_core.results import EventSink, KnowsNodes, Progress, Result, Targ
 if TYPE_CHECKING:
     from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["Client"]
+__all__ = ["Client", "FileValue", "Run", "read_file", "without_secrets"]
 
 
 class Client:
@@ -87,8 +87,8 @@ class Client:
             inputs = {sole_input(loaded): inputs}
         return prepare(
             loaded,
-            inputs={key: read_value(f"input {key}", key, value) for key, value in (inputs or {}).items()},
-            files={name: read_value(f"file {name}", name, value).data for name, value in (files or {}).items()},
+            inputs={key: read_file(f"input {key}", key, value) for key, value in (inputs or {}).items()},
+            files={name: read_file(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
             registry=registry,
@@ -131,6 +131,11 @@ class Client:
         log = ProgressLog(on_event)
         request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
         return Run(self._target.submit(request, on_event=log), prepared, log)
+
+    @property
+    def has_idempotency_keys(self) -> bool:
+        """Whether the target tells by a key that it was asked to run the same job before."""
+        return bool(getattr(self._target, "has_idempotency_keys", False))
 
     def run(
         self,

@@ -58,6 +58,11 @@ class QueueTarget:
         self._last: tuple[Endpoint, float] = (self._endpoints[0], 0.0)
         self._closed = False
 
+    @property
+    def has_idempotency_keys(self) -> bool:
+        """Whether every endpoint tells by a key that it was asked to run the same job before."""
+        return all(endpoint.keyed for endpoint in self._endpoints)
+
     def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> QueueJob:
         """Submit a job, and come back when the endpoint has it, or when it is to be tried again later.
 

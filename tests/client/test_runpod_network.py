@@ -75,7 +75,8 @@ def test_certificates_that_are_not_there(secure: FakeRunPod, tmp_path: Path) -> 
         run(secure, verify=tmp_path / "nothing.pem")
 
 
-def test_a_proxy() -> None:
+def test_a_proxy_goes_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with FakeRunPod() as proxy:
         proxy_url = f"http://user:SECRET@127.0.0.1:{proxy.port}"
         with Client(
@@ -84,6 +85,8 @@ def test_a_proxy() -> None:
             assert client.run(PROMPT).ok
             assert "SECRET" not in repr(vars(client._target))
         assert "Proxy-Authorization" in proxy.headers["run"][0]
+    with FakeRunPod() as direct:
+        assert run(direct, proxy=False)
 
 
 def test_a_proxy_that_is_not_there() -> None:

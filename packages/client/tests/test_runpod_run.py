@@ -451,3 +451,13 @@ def test_times_of_a_clock_that_was_set_are_held_within_what_it_took() -> None:
     result = World(script=Script(run_s=3, says={"delayTime": 9e12, "executionTime": -4})).result()
     assert 0 <= result.queue_seconds <= 4
     assert 2 <= result.execution_seconds <= 4
+
+
+def test_what_completes_behind_the_deadline_has_timed_out_as_everywhere() -> None:
+    world = World(script=Script(run_s=5.5, ignore_cancel=True), limits=RunLimits(deadline=5.0))
+    result = world.result()
+    assert world.run.answer is not None
+    assert world.run.answer.state == "COMPLETED"
+    assert (result.status, result.outputs) == ("timed_out", ())
+    # Who only cancels gets what came of it.
+    assert World(script=Script(run_s=5.5, ignore_cancel=True), cancel_at=5.0).result().ok

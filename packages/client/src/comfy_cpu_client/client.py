@@ -108,7 +108,7 @@ class Client:
         idempotency_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Run:
-        """Start a run and come back when the target has it.
+        """Start a run and come back when the target has it, or is to be asked again because it is busy.
 
         Args:
             workflow: a path, the JSON as bytes or as a dict, or a loaded `Workflow`; API or UI format.

@@ -311,6 +311,8 @@ def _may_be_sent(error: Exception) -> bool:
 
 def _reason(error: BaseException) -> str:
     """Why a connection failed, in a few words; messages of the libraries may hold the URL of a proxy, with a password."""
+    import urllib3
+
     seen: set[int] = set()
     pending: list[Any] = [error]
     while pending:
@@ -326,5 +328,6 @@ def _reason(error: BaseException) -> str:
             return found.strerror
         if isinstance(found, ConnectionError | http.client.IncompleteRead):
             return "the connection broke off"
-        pending += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
+        reason = found.reason if isinstance(found, urllib3.exceptions.MaxRetryError) else None
+        pending += [*found.args, reason, found.__cause__, found.__context__]
     return type(error).__name__

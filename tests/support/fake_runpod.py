@@ -199,7 +199,7 @@ class FakeQueue:
                 "workerId": "w1",
                 **script.says,
             }
-        if state == script.final and state in FINAL and not job.cancelled:
+        if state == script.final and (script.ignore_cancel or not job.cancelled):
             if job.asked > script.empty and script.output is not None:
                 document["output"] = script.output
             if script.error is not None:

@@ -506,11 +506,12 @@ def test_warm_up_runs_the_workflows_and_says_which_fail(play: Play) -> None:
 
 
 def test_the_settings_say_which_comfyui(options: ComfyUIOptions, tmp_path: Path) -> None:
-    settings = WorkerSettings(backend="comfyui", comfyui=options.root, models=tmp_path)
+    settings = WorkerSettings(backend="comfyui", comfyui=options.root, models=tmp_path, memory_bytes=10**9, hang_s=9)
     backend = open_backend(settings)
     assert isinstance(backend, ComfyUIBackend)
     assert backend.name == "comfyui"
     assert backend._options.python == options.root / "venv" / "bin" / "python"
+    assert (backend._options.memory_bytes, backend._options.hang_s) == (10**9, 9)
     environ = {"COMFYUI_PYTHON": sys.executable, "COMFYUI_ARGS": "--lowvram --reserve-vram '1'"}
     backend = ComfyUIBackend.from_settings(settings, environ=environ)
     assert backend._options.python == Path(sys.executable)

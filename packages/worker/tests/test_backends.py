@@ -37,7 +37,11 @@ def test_the_limits_of_the_settings_reach_the_process(tmp_path: Path, monkeypatc
     from comfy_cpu_worker.backends import engine
 
     given: list[engine.EngineOptions] = []
-    monkeypatch.setattr(engine, "EngineBackend", lambda options, *, environ, workflows: given.append(options))
+
+    def note(options: engine.EngineOptions, **_more: object) -> None:
+        given.append(options)
+
+    monkeypatch.setattr(engine, "EngineBackend", note)
     environ = {"COMFY_CPU_MEMORY": "2000000000", "COMFY_CPU_HANG": "30", "COMFY_CPU_MODELS": str(tmp_path)}
     open_backend(WorkerSettings.from_environ(environ))
     (options,) = given

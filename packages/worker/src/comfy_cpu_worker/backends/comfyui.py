@@ -82,6 +82,8 @@ class ComfyUIBackend(KeptBackend):
             models=settings.models,
             arguments=arguments,
             log_level=settings.log_level,
+            memory_bytes=settings.memory_bytes,
+            hang_s=settings.hang_s,
         )
         return cls(options, environ=environ, workflows=workflows)
 

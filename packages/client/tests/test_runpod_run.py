@@ -461,3 +461,9 @@ def test_what_completes_behind_the_deadline_has_timed_out_as_everywhere() -> Non
     assert (result.status, result.outputs) == ("timed_out", ())
     # Who only cancels gets what came of it.
     assert World(script=Script(run_s=5.5, ignore_cancel=True), cancel_at=5.0).result().ok
+
+
+def test_a_job_that_was_cut_off_says_so() -> None:
+    result = World(script=Script(says={"cut_off": True, "attempts": 2})).result()
+    assert result.ok
+    assert "a second time" in result.warnings[0]

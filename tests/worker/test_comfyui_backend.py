@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -24,11 +25,18 @@ from comfy_cpu_core.errors import TargetError, UsageError
 from comfy_cpu_core.results import Progress, Result
 from comfy_cpu_worker.backends import open_backend
 from comfy_cpu_worker.backends.comfyui import ComfyUIBackend, ComfyUIOptions
+from comfy_cpu_worker.backends.warmup import warm_up_picture
 from comfy_cpu_worker.backoff import Backoff
+from comfy_cpu_worker.delivery import DeliveryPolicy
+from comfy_cpu_worker.job import JobLimits
+from comfy_cpu_worker.runner import JobRunner
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.work import Work
 
 Prompt = dict[str, dict[str, Any]]
+
+PNG = warm_up_picture()
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
@@ -288,6 +296,33 @@ def test_another_model_tree(play: Play, options: ComfyUIOptions, tmp_path: Path)
         assert b"--extra-model-paths-config" not in Path(f"/proc/{backend.health().pid}/cmdline").read_bytes()
 
     play(own, models=options.root / "models")
+
+
+def test_a_whole_job_as_existing_clients_send_it(play: Play) -> None:
+    document = {
+        "input": {
+            "workflow": PICTURE,
+            "images": [{"name": "photo.png", "image": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}],
+        }
+    }
+
+    async def script(backend: ComfyUIBackend) -> None:
+        policy = DeliveryPolicy()
+        runner = JobRunner(backend, shelf=Shelf(None), limits=JobLimits(), urls=None, delivery=policy)
+        told: list[Any] = []
+        outcome = await runner.run("job", document, on_progress=told.append)
+        assert outcome.state == "COMPLETED", outcome.error
+        (image,) = outcome.output["images"]
+        assert base64.b64decode(image["data"]) == PNG
+        assert (image["node_id"], image["class_type"], image["subfolder"]) == ("2", "SaveImage", "out")
+        assert outcome.output["texts"][0]["data"] == "littered"
+        assert told[-1]["percent"] == 100
+        blocked = {"input": {"workflow": working("Fail", message="Content blocked by a gate")}}
+        outcome = await runner.run("job", blocked, on_progress=told.append)
+        assert (outcome.state, outcome.error) == ("FAILED", "Content blocked by a gate")
+        assert outcome.output["blocked"]["node_id"] == "1"
+
+    play(script)
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------

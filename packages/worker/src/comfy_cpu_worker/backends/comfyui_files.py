@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["ComfyUIFiles"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,20 @@ class ComfyUIFiles:
     def clean(self) -> None:
         """Remove what jobs left, as far as that is possible."""
         for folder, kept in ((self.input, self.baked), (self.output, frozenset()), (self.temp / "temp", frozenset())):
-            for path in list(folder.iterdir()) if folder.is_dir() else ():
-                if path.name not in kept:
-                    _remove(path)
+            with contextlib.suppress(FileNotFoundError):
+                for path in list(folder.iterdir()):
+                    if path.name not in kept:
+                        _remove(path)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        log.warning("what a job left cannot be removed: %s", error)
 
 
 def _model_paths(models: Path) -> str:

@@ -186,6 +186,7 @@ class Result:
         changes: the report of the CPU conversion (`comfy_cpu_core.convert.Report.to_json`), None if none was made.
         warnings: what the user should know.
         queue_seconds, execution_seconds: time spent waiting and running.
+        estimated_cost: what the execution cost, where the target was told what a second costs; in that currency.
     """
 
     status: Status
@@ -197,6 +198,7 @@ class Result:
     warnings: Sequence[str] = ()
     queue_seconds: float = 0.0
     execution_seconds: float = 0.0
+    estimated_cost: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -226,6 +228,7 @@ class Result:
             "warnings": list(self.warnings),
             "queue_seconds": self.queue_seconds,
             "execution_seconds": self.execution_seconds,
+            "estimated_cost": self.estimated_cost,
         }
 
     @classmethod
@@ -273,6 +276,7 @@ _JSON_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number or null"),
 }
 _JSON_WORDS: dict[str, tuple[str, ...]] = {
     "Status": get_args(Status),
@@ -333,12 +337,15 @@ class RunRequest:
             LoadImage and its kin under that name.
         timeout_s: seconds after which the run ends as ``timed_out``; None for no limit.
         comfy_org_api_key: for ComfyUI's paid nodes; secret; a target that has none of them ignores it.
+        idempotency_key: two requests with the same key are one run, at a target that knows such keys (our worker); None
+            for a new one.
     """
 
     prompt: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     timeout_s: float | None = None
     comfy_org_api_key: str | None = field(default=None, repr=False)
+    idempotency_key: str | None = field(default=None, repr=False)
 
 
 @runtime_checkable

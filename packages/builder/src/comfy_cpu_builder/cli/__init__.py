@@ -1,0 +1,8 @@
+"""The builder's commands: parse, call, print."""
+
+from comfy_cpu_builder.cli.build import build
+from comfy_cpu_builder.cli.plan import fetch, lock, plan, render
+
+__all__ = ["COMMANDS"]
+
+COMMANDS = (build, fetch, lock, plan, render)

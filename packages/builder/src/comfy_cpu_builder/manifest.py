@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from comfy_cpu_builder.lock import Lock
     from comfy_cpu_builder.plan import Plan
 
-__all__ = ["manifest_document", "manifest_text", "models_root", "python_path"]
+__all__ = ["manifest_document", "manifest_models", "manifest_text", "models_root", "python_path"]
 
 _FORMAT = 1
 
@@ -50,19 +50,24 @@ def manifest_document(plan: Plan, lock: Lock) -> dict[str, Any]:
             }
             for workflow in plan.workflows
         ],
-        "models": [
-            {
-                "id": model.id,
-                "source": model.source,
-                "revision": model.revision,
-                "licence": model.licence,
-                "files": [{"target": f.target, "size": f.size, "sha256": f.sha256} for f in model.files],
-            }
-            for model in lock.models
-        ],
+        "models": manifest_models(lock),
         "packages": [{"name": package.name, "version": package.version} for package in lock.packages],
         "sources": [{"name": s.name, "source": s.source, "commit": s.commit} for s in lock.sources],
     }
+
+
+def manifest_models(lock: Lock) -> list[dict[str, Any]]:
+    """The models, as the manifest has them."""
+    return [
+        {
+            "id": model.id,
+            "source": model.source,
+            "revision": model.revision,
+            "licence": model.licence,
+            "files": [{"target": f.target, "size": f.size, "sha256": f.sha256} for f in model.files],
+        }
+        for model in lock.models
+    ]
 
 
 def manifest_text(plan: Plan, lock: Lock) -> str:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from comfy_cpu_builder.context import write_context
 from comfy_cpu_builder.lock import Lock, read_lock, require_fitting, write_lock
 from comfy_cpu_builder.locking import Places, Telling, fetch_all, make_lock
+from comfy_cpu_builder.manifest import manifest_models
 from comfy_cpu_builder.packages import WheelCache, default_cache
 from comfy_cpu_builder.plan import Plan, ask, choose_target, make_plan
 from comfy_cpu_builder.registry import find_base
 from comfy_cpu_builder.render import render
 from comfy_cpu_builder.sources import SourceCache
 from comfy_cpu_builder.spec import ImageSpec
+from comfy_cpu_builder.verify import VerifyOptions
 from comfy_cpu_builder.workflows import plan_workflow
 from comfy_cpu_core.errors import BuildError, InputError
 from comfy_cpu_core.fetch import Fetchers
@@ -28,7 +30,7 @@ from comfy_cpu_core.tree import ModelTree
 if TYPE_CHECKING:
     from comfy_cpu_core.plugins import Plugins
 
-__all__ = ["BuildOptions", "build_image", "lock_for", "open_places", "plan_for", "write_files"]
+__all__ = ["BuildOptions", "build_image", "lock_for", "open_places", "plan_for", "verify_options", "write_files"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,17 @@ def build_image(
     if info is None:
         raise BuildError(f"the engine built {identity}, and does not have it")
     return info
+
+
+def verify_options(spec: ImageSpec, lock: Lock | None) -> VerifyOptions:
+    """What a spec and its lock say about verifying the image."""
+    return VerifyOptions(
+        inputs={workflow.name: workflow.inputs for workflow in spec.workflows},
+        values={workflow.name: workflow.values for workflow in spec.workflows},
+        models=None if lock is None else manifest_models(lock),
+        limits=spec.limits,
+        price_per_hour_usd=spec.price_per_hour_usd,
+    )
 
 
 def _check_base(lock: Lock, engine: BuildEngine) -> None:

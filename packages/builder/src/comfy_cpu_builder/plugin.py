@@ -10,7 +10,7 @@ import click
 from comfy_cpu_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from comfy_cpu_core.image import BuildEngine, BuildEngineType
+    from comfy_cpu_core.image import BuildEngine, BuildEngineType, ImageCheck
 
 
 @hookimpl
@@ -31,6 +31,14 @@ def comfy_cpu_build_engines() -> Iterable[BuildEngineType]:
             "docker", open=_docker, summary="Docker, with BuildKit where it has it", rank=10, installed=_has("docker")
         ),
     ]
+
+
+@hookimpl
+def comfy_cpu_checks() -> Iterable[ImageCheck]:
+    """The reference's checklist, and what else an image must be."""
+    from comfy_cpu_builder.verify.checks import CHECKS
+
+    return CHECKS
 
 
 def _docker(environ: Mapping[str, Any]) -> BuildEngine:

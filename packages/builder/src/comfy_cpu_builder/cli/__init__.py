@@ -2,7 +2,8 @@
 
 from comfy_cpu_builder.cli.build import build
 from comfy_cpu_builder.cli.plan import fetch, lock, plan, render
+from comfy_cpu_builder.cli.verify import verify
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (build, fetch, lock, plan, render)
+COMMANDS = (build, fetch, lock, plan, render, verify)

@@ -1,4 +1,4 @@
-"""Whether the worker is well. Behind RunPod's queue there is nothing to ask: RunPod looks after its workers itself."""
+"""Whether the worker takes jobs. Behind RunPod's queue there is nothing to ask: RunPod looks after its workers itself."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import urllib.request
 
 if os.environ.get("RUNPOD_WEBHOOK_GET_JOB") and os.environ.get("SERVE_API_LOCALLY", "").lower() != "true":
     sys.exit(0)
-url = f"http://127.0.0.1:{os.environ.get('COMFY_CPU_PORT', '8000')}/healthz"
+url = f"http://127.0.0.1:{os.environ.get('COMFY_CPU_PORT', '8000')}/ready"
 try:
     # No proxy: the worker is in this container.
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:

@@ -124,3 +124,26 @@ def test_a_name_that_no_file_can_have(target: Any) -> None:
 def test_messages_have_no_secrets_of_the_target(target: Any, name: str) -> None:
     with pytest.raises(UsageError, match="unknown target 'x://host/'"):
         Client(name)
+
+
+def test_files_that_the_workflow_names_keep_their_names(target: Any, tmp_path: Path) -> None:
+    (tmp_path / "on-disk.png").write_bytes(b"two")
+    files = {"old.png": b"one", "faces/b.png": tmp_path / "on-disk.png"}
+    Client("fake").run(PROMPT, files=files)
+    (request,) = target.requests
+    assert request.prompt["1"]["inputs"]["image"] == "old.png"
+    assert request.files == {"old.png": b"one", "faces/b.png": b"two"}
+
+
+def test_an_upload_never_takes_the_place_of_a_file_that_the_workflow_names(target: Any) -> None:
+    prompt = {**PROMPT, "2": {"class_type": "LoadImage", "inputs": {"image": "old.png"}}}
+    Client("fake").run(prompt, files={"old.png": b"named"}, inputs={"2.image": FileInput("old.png", b"uploaded")})
+    (request,) = target.requests
+    names = [request.prompt[node]["inputs"]["image"] for node in ("1", "2")]
+    assert [request.files[name] for name in names] == [b"named", b"uploaded"]
+    assert names[0] == "old.png"
+
+
+def test_a_file_that_the_workflow_names_and_that_is_not_there(target: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"file old.png: there is no file"):
+        Client("fake").run(PROMPT, files={"old.png": tmp_path / "no.png"})

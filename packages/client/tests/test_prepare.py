@@ -43,3 +43,17 @@ def test_two_different_files_of_one_name_are_kept_apart() -> None:
     assert other != "a.png"
     assert other.startswith("a-")
     assert other.endswith(".png")
+
+
+def test_a_name_is_not_given_to_a_second_file_nor_to_a_folder() -> None:
+    first = _upload_name(FileInput("a.png", b"two"), {"a.png": b"one"})
+    second = _upload_name(FileInput("a.png", b"two"), {"a.png": b"one", first: b"three"})
+    assert second not in {"a.png", first}
+    assert _upload_name(FileInput("faces", b"one"), {"faces/a.png": b"two"}) != "faces"
+
+
+@given(st.dictionaries(st.sampled_from(["a", "a.png", "b", "b/c"]), st.binary(max_size=1)), st.binary(max_size=1))
+def test_whatever_is_taken_an_upload_hides_no_other_file(taken: dict[str, bytes], data: bytes) -> None:
+    name = _upload_name(FileInput("b", data), taken)
+    assert {**taken, name: data}.items() >= taken.items()
+    assert not any(other.startswith(f"{name}/") for other in taken)

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from comfy_cpu_core.errors import InputError
-from comfy_cpu_core.resources import THREADS_VARIABLE, Resources, detect, get_resources, thread_environment
+from comfy_cpu_core.resources import (
+    THREADS_VARIABLE,
+    Resources,
+    detect,
+    get_resources,
+    read_oom_kills,
+    thread_environment,
+)
 from comfy_cpu_core.resources.detect import ProcessFacts, read_resources
 
 GIB = 1 << 30
@@ -491,3 +498,41 @@ def test_this_machine_makes_sense() -> None:
     assert found.memory_limit_bytes is not None
     assert found.memory_total_bytes is not None
     assert 0 < found.memory_limit_bytes <= found.memory_total_bytes
+
+
+def test_processes_that_the_kernel_killed_for_memory_on_v2(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/pod/worker",
+            "proc/self/mountinfo": V2_MOUNT,
+            "sys/fs/cgroup/pod/memory.events": "low 0\noom 9\noom_kill 9",
+            "sys/fs/cgroup/pod/worker/memory.events": "low 0\nhigh 0\nmax 31\noom 2\noom_kill 2\noom_group_kill 0",
+        },
+    )
+    assert read_oom_kills(tmp_path) == 2
+
+
+def test_processes_that_the_kernel_killed_for_memory_on_v1(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/docker/1",
+            "proc/self/mountinfo": v1_mount("memory", "/docker/1"),
+            "sys/fs/cgroup/memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 0",
+        },
+    )
+    assert read_oom_kills(tmp_path) == 0
+
+
+def test_a_kernel_that_counts_no_kills(tmp_path: Path) -> None:
+    assert read_oom_kills(tmp_path) is None
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/",
+            "proc/self/mountinfo": v1_mount("memory"),
+            "sys/fs/cgroup/memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0",
+        },
+    )
+    assert read_oom_kills(tmp_path) is None

@@ -107,6 +107,7 @@ class Client:
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
         *,
         inputs: Mapping[str, FileValue] | None = None,
+        files: Mapping[str, FileValue] | None = None,
         set: Mapping[str, Any] | None = None,  # noqa: A002  # the name that jobs and the command line use too
         convert: bool = True,
     ) -> Prepared:
@@ -120,10 +121,10 @@ class Client:
         from comfy_cpu_core.workflow import Workflow, load
 
         loaded = workflow if isinstance(workflow, Workflow) else load(workflow, self._registry.signatures)
-        files = {key: _read(key, value) for key, value in (inputs or {}).items()}
         return prepare(
             loaded,
-            files=files,
+            inputs={key: _read(f"input {key}", key, value) for key, value in (inputs or {}).items()},
+            files={name: _read(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
             registry=self._registry,
@@ -135,6 +136,7 @@ class Client:
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
         *,
         inputs: Mapping[str, FileValue] | None = None,
+        files: Mapping[str, FileValue] | None = None,
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
@@ -145,6 +147,7 @@ class Client:
         Args:
             workflow: a path, the JSON as bytes or as a dict, or a loaded `Workflow`; API or UI format.
             inputs: ``NODE.INPUT`` → a file for it: a path, bytes, or a `FileInput`.
+            files: name → the file that the workflow names so already.
             set: ``NODE.INPUT`` → a value for it.
             convert: whether to convert the workflow for a CPU.
             timeout_s: seconds after which the run ends with status ``timed_out``.
@@ -155,7 +158,7 @@ class Client:
             ModelError: a model that the workflow needs is missing.
             TargetError: the target cannot be reached.
         """
-        prepared = self.prepare(workflow, inputs=inputs, set=set, convert=convert)
+        prepared = self.prepare(workflow, inputs=inputs, files=files, set=set, convert=convert)
         return Run(prepared, self._target.submit(prepared.request(timeout_s), on_event=on_event))
 
     def run(
@@ -163,6 +166,7 @@ class Client:
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
         *,
         inputs: Mapping[str, FileValue] | None = None,
+        files: Mapping[str, FileValue] | None = None,
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
@@ -173,7 +177,15 @@ class Client:
         What goes wrong while the workflow runs is in the result (``status``, ``errors``). An interrupt (Ctrl-C)
         cancels the run before it is passed on.
         """
-        run = self.submit(workflow, inputs=inputs, set=set, convert=convert, timeout_s=timeout_s, on_event=on_event)
+        run = self.submit(
+            workflow,
+            inputs=inputs,
+            files=files,
+            set=set,
+            convert=convert,
+            timeout_s=timeout_s,
+            on_event=on_event,
+        )
         try:
             return run.wait()
         except BaseException:
@@ -199,7 +211,7 @@ def _without_secrets(target: str) -> str:
     return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", target, maxsplit=1)[0])
 
 
-def _read(key: str, value: FileValue) -> FileInput:
+def _read(what: str, key: str, value: FileValue) -> FileInput:
     if isinstance(value, FileInput):
         return value
     if isinstance(value, bytes):
@@ -209,15 +221,15 @@ def _read(key: str, value: FileValue) -> FileInput:
         with path.open("rb") as file:  # may be a pipe: its size is known at its end
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"input {key}: there is no file {path}", remedy="check the path") from None
+        raise InputError(f"{what}: there is no file {path}", remedy="check the path") from None
     except IsADirectoryError:
-        raise InputError(f"input {key}: {path} is a directory", remedy="name one file") from None
+        raise InputError(f"{what}: {path} is a directory", remedy="name one file") from None
     except OSError as error:
-        raise InputError(f"input {key}: cannot read {path}: {error.strerror}") from None
+        raise InputError(f"{what}: cannot read {path}: {error.strerror}") from None
     except ValueError:  # a null byte in the path
-        raise InputError(f"input {key}: {str(path)!r} is not a path", remedy="check the path") from None
+        raise InputError(f"{what}: {str(path)!r} is not a path", remedy="check the path") from None
     if len(data) > MAX_FILE_BYTES:
         raise InputError(
-            f"input {key}: {path} has more than {MAX_FILE_BYTES:,} bytes", remedy="give a smaller file: a picture"
+            f"{what}: {path} has more than {MAX_FILE_BYTES:,} bytes", remedy="give a smaller file: a picture"
         )
     return FileInput(path.name, data)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class Prepared:
 
     Attributes:
         workflow: with the values set, converted for a CPU.
-        files: the uploads by the name under which the workflow names them.
+        files: the files by the name under which the workflow names them.
         report: what the CPU conversion changed; None if it was left out.
         warnings: what the result should warn of: safety gates that are muted or bypassed.
     """
@@ -60,26 +61,29 @@ class Prepared:
 def prepare(
     workflow: Workflow,
     *,
-    files: Mapping[str, FileInput],
+    inputs: Mapping[str, FileInput],
     values: Mapping[str, Any],
     plugins: Plugins,
     registry: NodeRegistry,
+    files: Mapping[str, bytes] | None = None,
     convert: bool = True,
 ) -> Prepared:
     """Set a workflow's inputs and convert it for a CPU.
 
     Args:
         workflow: as loaded; not changed.
-        files: ``NODE.INPUT`` → the file whose name that input gets.
+        inputs: ``NODE.INPUT`` → the file whose name that input gets.
         values: ``NODE.INPUT`` → the value that it gets.
+        files: name → bytes of files that the workflow names already. They keep their names; a file of `inputs` gets
+            another if its own is taken.
         convert: leave out the conversion with False.
 
     Raises:
         WorkflowError: a node or an input that the workflow does not have.
     """
-    uploads: dict[str, bytes] = {}
+    uploads = dict(files or {})
     names: dict[str, str] = {}
-    for key, file in files.items():
+    for key, file in inputs.items():
         name = _upload_name(file, uploads)
         uploads[name] = file.data
         names[key] = name
@@ -97,7 +101,18 @@ def _upload_name(file: FileInput, taken: Mapping[str, bytes]) -> str:
     """A safe name for an upload; two different files never share one, the same file twice does."""
     last = PureWindowsPath(PurePosixPath(file.name).name).name
     name = _UNSAFE.sub("_", last).strip(". ") or "input"
-    if taken.get(name, file.data) == file.data:
-        return name
+    return next(candidate for candidate in _names(name, file.data) if _is_free(candidate, file.data, taken))
+
+
+def _names(name: str, data: bytes) -> Iterator[str]:
+    yield name
     path = PurePosixPath(name)
-    return f"{path.stem}-{hashlib.sha256(file.data).hexdigest()[:12]}{path.suffix}"
+    marked = f"{path.stem}-{hashlib.sha256(data).hexdigest()[:12]}"
+    yield f"{marked}{path.suffix}"
+    for number in itertools.count(2):
+        yield f"{marked}-{number}{path.suffix}"
+
+
+def _is_free(name: str, data: bytes, taken: Mapping[str, bytes]) -> bool:
+    """Whether a file may have that name: no other file has it, nor is it a folder of one (``faces/a.png``)."""
+    return taken.get(name, data) == data and not any(other.startswith(f"{name}/") for other in taken)

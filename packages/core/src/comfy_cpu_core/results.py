@@ -7,20 +7,27 @@ have in common, and all that a caller sees.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+
+from comfy_cpu_core.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "EventSink",
     "Job",
     "JobStatus",
+    "KnowsNodes",
     "ModelUse",
     "NodeFailure",
     "NodeTiming",
     "Output",
+    "OutputFolder",
     "Progress",
     "Result",
     "RunRequest",
@@ -32,6 +39,7 @@ __all__ = [
 Status = Literal["completed", "blocked", "failed", "cancelled", "timed_out"]
 JobStatus = Literal["queued", "running", "completed", "blocked", "failed", "cancelled", "timed_out"]
 OutputKind = Literal["image", "mask", "text", "json", "audio", "video", "file"]
+OutputFolder = Literal["output", "temp"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Output:
     media_type: str
     data: bytes = field(repr=False)
     subfolder: str = ""
-    folder: Literal["output", "temp"] = "output"
+    folder: OutputFolder = "output"
 
     @cached_property
     def sha256(self) -> str:
@@ -220,6 +228,100 @@ class Result:
             "execution_seconds": self.execution_seconds,
         }
 
+    @classmethod
+    def from_json(cls, document: Any, data: Iterable[bytes] = ()) -> Result:
+        """The inverse of `to_json`.
+
+        Fields that are unknown are ignored, and so are those that follow from others (``stand_in``, an output's
+        ``size`` and ``sha256``); one that is missing gets its default, if it has one.
+
+        Args:
+            document: what `to_json` gave, after any way through JSON.
+            data: the bytes of each output, in the order of ``outputs``.
+
+        Raises:
+            InputError: the document is not such a result; the message names the field. Or there are more or fewer
+                `data` than outputs.
+        """
+        described = _list(document, "outputs")
+        blobs = list(data)
+        if len(blobs) != len(described):
+            raise InputError(f"result: {len(described)} outputs are described, but there are {len(blobs)}")
+        changes = _object(document, "result").get("changes")
+        return _read(
+            cls,
+            document,
+            "result",
+            outputs=tuple(
+                _read(Output, output, f"result.outputs[{index}]", data=blob)
+                for index, (output, blob) in enumerate(zip(described, blobs, strict=True))
+            ),
+            timings=_read_all(NodeTiming, document, "timings"),
+            errors=_read_all(NodeFailure, document, "errors"),
+            models=_read_all(ModelUse, document, "models"),
+            changes=changes if changes is None else dict(_object(changes, "result.changes")),
+            warnings=tuple(_value("str", text, "result.warnings") for text in _list(document, "warnings")),
+        )
+
+
+_Read = TypeVar("_Read", bound="DataclassInstance")
+
+#: How this module writes the types of fields that JSON holds → what the values may be, and what a message calls them.
+_JSON_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text or null"),
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+}
+_JSON_WORDS: dict[str, tuple[str, ...]] = {
+    "Status": get_args(Status),
+    "OutputKind": get_args(OutputKind),
+    "OutputFolder": get_args(OutputFolder),
+}
+
+
+def _read(kind: type[_Read], document: Any, path: str, **given: Any) -> _Read:
+    """An instance of a dataclass of this module: fields in `given` as they are, the others from a JSON object."""
+    known = _object(document, path)
+    values = dict(given)
+    for spec in fields(kind):
+        if spec.name in given:
+            continue
+        if spec.name in known:
+            values[spec.name] = _value(str(spec.type), known[spec.name], f"{path}.{spec.name}")
+        elif spec.default is MISSING:
+            raise InputError(f"{path}.{spec.name} is missing")
+    return kind(**values)
+
+
+def _read_all(kind: type[_Read], document: Any, name: str) -> tuple[_Read, ...]:
+    return tuple(_read(kind, item, f"result.{name}[{index}]") for index, item in enumerate(_list(document, name)))
+
+
+def _value(kind: str, value: Any, path: str) -> Any:
+    if words := _JSON_WORDS.get(kind):
+        if value not in words:
+            raise InputError(f"{path} is {value!r:.80}, not one of {', '.join(words)}")
+        return value
+    types, what = _JSON_TYPES[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise InputError(f"{path} is {value!r:.80}, not {what}")
+    return value
+
+
+def _object(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} is {value!r:.80}, not an object")
+    return value
+
+
+def _list(document: Any, name: str) -> Sequence[Any]:
+    value = _object(document, "result").get(name, ())
+    if not isinstance(value, list | tuple):
+        raise InputError(f"result.{name} is {value!r:.80}, not a list")
+    return value
+
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -230,11 +332,13 @@ class RunRequest:
         files: name → bytes of every file that the workflow names as an input; a target makes them available to
             LoadImage and its kin under that name.
         timeout_s: seconds after which the run ends as ``timed_out``; None for no limit.
+        comfy_org_api_key: for ComfyUI's paid nodes; secret; a target that has none of them ignores it.
     """
 
     prompt: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     timeout_s: float | None = None
+    comfy_org_api_key: str | None = field(default=None, repr=False)
 
 
 @runtime_checkable
@@ -271,6 +375,18 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. May be called twice."""
+
+
+@runtime_checkable
+class KnowsNodes(Protocol):
+    """A target that can tell which node classes it has, which may be others than those of this process's plugins."""
+
+    def object_info(self) -> Mapping[str, Any]:
+        """What a ComfyUI answers under ``/object_info``: class_type → what the class takes and gives.
+
+        Raises:
+            TargetError: it cannot be had.
+        """
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ the answer comes from the affinity mask and from every cgroup, version 1 or 2, t
 package reads nothing; `detect` reads now.
 """
 
+from comfy_cpu_core.resources.cgroups import read_oom_kills
 from comfy_cpu_core.resources.detect import (
     THREADS_VARIABLE,
     Resources,
@@ -13,4 +14,4 @@ from comfy_cpu_core.resources.detect import (
     thread_environment,
 )
 
-__all__ = ["THREADS_VARIABLE", "Resources", "detect", "get_resources", "thread_environment"]
+__all__ = ["THREADS_VARIABLE", "Resources", "detect", "get_resources", "read_oom_kills", "thread_environment"]

@@ -9,6 +9,7 @@ Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/, pr
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "parse_cpu_max",
     "parse_mounts",
     "read_cgroup_limits",
+    "read_oom_kills",
 ]
 
 CgroupVersion = Literal[1, 2, "hybrid"]
@@ -41,6 +43,7 @@ _UNLIMITED = 1 << 60
 _Number = TypeVar("_Number", int, float)
 
 _DEFAULT_PERIOD = 100_000  # microseconds, the kernel's default of cpu.max and cpu.cfs_period_us
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -141,8 +144,8 @@ def read_cgroup_limits(root: Path) -> CgroupLimits:
         cpusets.append(effective or parse_cpu_list(read_text(level / "cpuset.cpus")))
     for level in _levels(root, mounts, paths, "memory"):
         own = parse_size(read_text(level / "memory.limit_in_bytes"))
-        inherited = _stat(level).get("hierarchical_memory_limit")
-        limit = _least(value for value in (own, inherited) if value is not None and value < _UNLIMITED)
+        inherited = _numbers(level / "memory.stat").get("hierarchical_memory_limit")
+        limit = _least(value for value in (own, inherited) if value and value < _UNLIMITED)
         limits.append(limit)
         headrooms.append(_headroom(level, limit, "memory.usage_in_bytes", "total_inactive_file"))
 
@@ -153,6 +156,23 @@ def read_cgroup_limits(root: Path) -> CgroupLimits:
         memory_bytes=_least(limits),
         memory_headroom_bytes=_least(headrooms),
     )
+
+
+def read_oom_kills(root: Path = Path("/")) -> int | None:
+    """How many processes of this process's group the kernel has killed so far because memory ran out.
+
+    None where the kernel does not say: no memory cgroup, or a version 1 before Linux 4.13. Never raises.
+    """
+    proc = root / "proc" / "self"
+    mounts = parse_mounts(read_text(proc / "mountinfo")) or _conventional_mounts(root)
+    paths = parse_cgroup_paths(read_text(proc / "cgroup"))
+    counts = [
+        _numbers(level / file).get("oom_kill")
+        for controller, file in ((_UNIFIED, "memory.events"), ("memory", "memory.oom_control"))
+        for level in itertools.islice(_levels(root, mounts, paths, controller), 1)
+    ]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _levels(root: Path, mounts: Iterable[Mount], paths: dict[str, str], controller: str) -> Iterator[Path]:
@@ -202,16 +222,16 @@ def _headroom(level: Path, limit: int | None, usage_file: str, cache_key: str) -
     if limit is None:
         return None
     used = parse_size(read_text(level / usage_file)) or 0
-    return max(0, limit - max(0, used - _stat(level).get(cache_key, 0)))
+    return max(0, limit - max(0, used - _numbers(level / "memory.stat").get(cache_key, 0)))
 
 
-def _stat(level: Path) -> dict[str, int]:
+def _numbers(file: Path) -> dict[str, int]:
+    """A file of lines ``key number``."""
     values: dict[str, int] = {}
-    for line in (read_text(level / "memory.stat") or "").splitlines():
+    for line in (read_text(file) or "").splitlines():
         key, _, text = line.partition(" ")
-        number = parse_size(text)
-        if number is not None:
-            values[key] = number
+        if _NUMBER.fullmatch(text):
+            values[key] = int(text)
     return values
 
 

@@ -7,6 +7,7 @@ places. The attention function below makes use of that; for the rest it is PyTor
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -99,7 +100,7 @@ def write_answer(
         answer = model.generate(
             encoder_outputs=transformers.modeling_outputs.BaseModelOutput(last_hidden_state=encoded),
             attention_mask=torch.ones(encoded.shape[:2], dtype=torch.long),
-            past_key_values=_cache(libraries, model, encoded),
+            **{_cache_argument(model): _cache(libraries, model, encoded)},
             stopping_criteria=transformers.StoppingCriteriaList([not_yet]),
             generation_config=transformers.GenerationConfig(
                 **rules,
@@ -110,6 +111,11 @@ def write_answer(
             ),
         )
     return [int(token) for token in answer[0]]
+
+
+def _cache_argument(model: Any) -> str:
+    """What this transformers calls the argument for a cache: later ones renamed it, and warn of the old name."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _cache(libraries: Libraries, model: Any, encoded: Any) -> Any:

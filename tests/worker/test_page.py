@@ -1,0 +1,688 @@
+"""The page in a real browser, against a worker that says what each test tells it to."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from chromium import chromium, visit
+from fake_worker import FakeWorker, Script, cut_out, output, picture_item, serve, step, text_item, timing
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parent.parent.parent
+PHOTO = ROOT / "examples" / "astronaut.jpg"
+WORKFLOWS = ROOT / "examples" / "workflows"
+EVIL = "<img src=x onerror=\"alert('x')\"><script>alert('y')</script>"
+
+ONE = {"name": "cutout", "title": "Cut out", "inputs": [{"key": "1.image", "title": "Photo"}], "gate": True}
+TWO = {
+    "name": "two",
+    "title": "Two pictures",
+    "inputs": [{"key": "1.image", "title": "Picture"}, {"key": "7.image", "title": "Picture"}],
+    "gate": False,
+}
+NUDENET = {"is_nsfw": False, "max_score": 0.31, "threshold": 0.6, "detections": [], "model": "NudeNet"}
+DOMAINS = {"sexual": "SAFE", "violence": "SAFE", "hate": "SAFE", "disturbing": "SAFE", "drugs": "SAFE"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Serve a worker and open its page; in the end nothing may have gone wrong in the browser."""
+    with ExitStack() as stack:
+
+        def open_page(worker: FakeWorker, **options: Any) -> Page:
+            origin = stack.enter_context(serve(worker.app()))
+            page: Page = stack.enter_context(visit(browser, origin, **options))
+            return page
+
+        yield open_page
+
+
+def completed(*items: dict[str, Any], **result: Any) -> Script:
+    return Script(
+        {"status": "COMPLETED", "delayTime": 2, "executionTime": 1250, "output": output("completed", *items, **result)}
+    )
+
+
+def failed(error: dict[str, Any], *, status: str = "failed", state: str = "FAILED") -> Script:
+    error = {"code": "node_failed", "node_id": None, "class_type": None, "details": "", "remedy": None, **error}
+    return Script({"status": state, "error": error["message"], "output": output(status, errors=[error])})
+
+
+def give(page: Page, file: Path = PHOTO, place: int = 0) -> None:
+    page.locator(".slot input").nth(place).set_input_files(file)
+
+
+def run(page: Page, file: Path = PHOTO) -> None:
+    """Choose a picture, press Run and wait for what comes of it."""
+    give(page, file)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator(".verdict").wait_for()
+
+
+def drop(page: Page, selector: str, name: str, media_type: str, data: bytes) -> None:
+    """Drop a file, as from a file manager."""
+    transfer = page.evaluate_handle(
+        """([name, type, data]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, { type }));
+            return transfer;
+        }""",
+        [name, media_type, base64.b64encode(data).decode()],
+    )
+    page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
+
+
+def pixels(page: Page, selector: str) -> dict[str, Any]:
+    """Size, and the least and greatest alpha and brightness, of a picture or canvas as the browser has it."""
+    found: dict[str, Any] = page.locator(selector).evaluate(
+        """async (node) => {
+            if (node.decode) await node.decode();
+            const [width, height] = [node.naturalWidth ?? node.width, node.naturalHeight ?? node.height];
+            const canvas = new OffscreenCanvas(width, height);
+            const context = canvas.getContext("2d");
+            context.drawImage(node, 0, 0);
+            const { data } = context.getImageData(0, 0, width, height);
+            const range = (offset) => [...data].filter((_, i) => i % 4 === offset).reduce(
+                ([low, high], value) => [Math.min(low, value), Math.max(high, value)], [255, 0]);
+            return { size: [width, height], red: range(0), alpha: range(3) };
+        }"""
+    )
+    return found
+
+
+# ---- a run that completes
+
+
+def test_a_dropped_picture_is_run_and_its_result_shown(open_page: Callable[..., Page]) -> None:
+    worker = FakeWorker(lambda job: completed(picture_item(cut_out(PHOTO))), [ONE])
+    page = open_page(worker)
+    page.locator(".option").first.wait_for()
+    drop(page, ".drop", "me.jpg", "image/jpeg", PHOTO.read_bytes())
+    page.locator(".preview").wait_for()
+    assert page.locator(".slot").inner_text().split("\n")[:2] == ["Photo", "me.jpg"]
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("heading", name="Done").wait_for()
+
+    (job,) = worker.jobs
+    assert job["workflow"] == "cutout"
+    assert job["inputs"] == {"1.image": {"name": "me.jpg", "data": base64.b64encode(PHOTO.read_bytes()).decode()}}
+    after = pixels(page, ".stage .after")
+    assert (after["size"], after["alpha"]) == ([512, 512], [0, 255])
+    assert pixels(page, ".stage .before")["alpha"] == [255, 255]
+    assert "ran 1.25\xa0s · waited 2\xa0ms" in page.locator(".verdict").inner_text()
+    assert page.locator("#answer-heading").evaluate("node => node === document.activeElement"), "focus is at the result"
+
+
+def test_a_file_dropped_beside_its_place_is_taken_all_the_same(open_page: Callable[..., Page]) -> None:
+    page = open_page(FakeWorker(lambda job: completed(), [ONE]))
+    page.locator(".option").first.wait_for()
+    drop(page, "header", "me.jpg", "image/jpeg", PHOTO.read_bytes())
+    page.locator(".preview").wait_for()
+
+
+def test_before_and_after_are_compared_with_mouse_and_keyboard(open_page: Callable[..., Page]) -> None:
+    page = open_page(FakeWorker(lambda job: completed(picture_item(cut_out(PHOTO))), [ONE]))
+    run(page)
+    split = "node => getComputedStyle(node).getPropertyValue('--split')"
+    stage, slider = page.locator(".stage"), page.get_by_role("slider")
+    assert stage.evaluate(split) == "50%"
+    box = stage.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 80, steps=4)
+    page.mouse.up()
+    assert stage.evaluate(split) == "80%"
+    slider.press("ArrowLeft")
+    assert stage.evaluate(split) == "79%"
+    assert slider.get_attribute("aria-valuetext") == "79 % before, 21 % after"
+    clips = [
+        page.locator(f".stage .{name}").evaluate("node => getComputedStyle(node).clipPath")
+        for name in ("before", "after")
+    ]
+    assert clips == ["inset(0px 21% 0px 0px)", "inset(0px 0px 0px 79%)"]
+
+
+def test_the_mask_is_drawn_from_the_transparency(open_page: Callable[..., Page]) -> None:
+    page = open_page(FakeWorker(lambda job: completed(picture_item(cut_out(PHOTO))), [ONE]))
+    run(page)
+    page.get_by_role("radio", name="Mask").check()
+    assert pixels(page, ".cut canvas") == {"size": [512, 512], "red": [0, 255], "alpha": [255, 255]}
+    assert not page.locator(".stage .after").is_visible()
+    page.get_by_role("radio", name="Result").check()
+    assert page.locator(".stage .after").is_visible()
+    assert not page.get_by_role("slider").is_visible()
+    page.get_by_role("radio", name="White").check()
+    assert page.locator(".stage").evaluate("node => getComputedStyle(node).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_of_several_pictures_the_cut_out_comes_first_and_a_mask_is_called_one(open_page: Callable[..., Page]) -> None:
+    photo = Image.open(PHOTO)
+    mask = cut_out(PHOTO).getchannel("A").convert("RGB")
+    preview = {**picture_item(cut_out(PHOTO), "temp_1.png", node_id="8", class_type="PreviewImage"), "folder": "temp"}
+    items = (
+        picture_item(mask, "mask.png", node_id="12", class_type="PreviewImage"),
+        preview,
+        picture_item(cut_out(PHOTO), "cutout.png"),
+        picture_item(photo.convert("RGB"), "photo.png", node_id="13"),
+    )
+    page = open_page(FakeWorker(lambda job: completed(*items), [ONE]))
+    run(page)
+    assert page.locator(".thumb").all_inner_texts() == ["SaveImage", "SaveImage", "PreviewImage (mask)"], "once each"
+    assert "cutout.png" in page.locator("figcaption").inner_text()
+    page.locator(".thumb").nth(2).click()
+    assert page.locator(".thumb").nth(2).get_attribute("aria-pressed") == "true"
+    assert "mask.png" in page.locator("figcaption").inner_text()
+    assert not page.get_by_role("radio", name="Mask").is_visible(), "an opaque picture has no mask of its own"
+
+
+def test_every_output_and_the_record_can_be_downloaded(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    picture, text = picture_item(cut_out(PHOTO), "cutout.png"), text_item("A woman smiles.")
+    page = open_page(FakeWorker(lambda job: completed(picture, text), [ONE]))
+    run(page)
+    files = {}
+    for link in page.locator(".downloads a").all():
+        with page.expect_download() as waiting:
+            link.click()
+        waiting.value.save_as(tmp_path / "file")
+        files[waiting.value.suggested_filename] = (tmp_path / "file").read_bytes()
+    assert set(files) == {"cutout.png", "text_18.txt", "result.json"}
+    assert files["cutout.png"] == base64.b64decode(picture["data"])
+    assert files["text_18.txt"] == b"A woman smiles."
+    record = json.loads(files["result.json"])
+    assert (record["status"], record["execution_seconds"]) == ("completed", 1.25)
+    assert [(item["filename"], item["sha256"]) for item in record["outputs"]] == [
+        ("cutout.png", picture["sha256"]),
+        ("text_18.txt", text["sha256"]),
+    ]
+    assert not any("data" in item for item in record["outputs"])
+
+
+def test_an_output_in_a_bucket_is_linked_and_not_loaded(open_page: Callable[..., Page]) -> None:
+    picture = picture_item(cut_out(PHOTO))
+    there = {**picture, "type": "s3_url", "data": "https://bucket.invalid/cutout.png?signature=1", "sha256": "1"}
+    evil = {**picture, "type": "s3_url", "data": "javascript:alert(1)", "filename": "evil.png", "sha256": "2"}
+    page = open_page(FakeWorker(lambda job: completed(there, evil), [ONE]))
+    run(page)
+    links = {link.inner_text(): link.get_attribute("href") for link in page.locator(".downloads a").all()}
+    assert links.pop("ComfyUI_00001_.png") == there["data"]
+    assert set(links) == {"result.json"}
+    assert "evil.png" in page.locator(".downloads").inner_text()
+    assert page.locator(".viewer").count() == 0
+
+
+def test_texts_times_changes_models_and_warnings_are_shown(open_page: Callable[..., Page]) -> None:
+    model = {
+        "name": "ben2_onnx/BEN2_Base.onnx",
+        "runtime": "openvino 1",
+        "precision": "bf16",
+        "threads": 2,
+        "stand_in": True,
+        "load_seconds": 0.4,
+    }
+    change = {
+        "node_id": "4",
+        "class_type": "BEN2_ONNX_RemoveBg",
+        "input": "provider",
+        "old": "CUDA",
+        "new": "CPU",
+        "reason": "there is no CUDA",
+        "plugin": "ben2",
+    }
+    dropped = {"node_id": "7", "class_type": "SaveImageNoMetadata", "reason": "bypassed"}
+    script = completed(
+        text_item("A woman smiles."),
+        stand_in=True,
+        models=[model],
+        changes={"ok": True, "changes": [change], "cannot_run": [], "unknown": [], "dropped": [dropped], "guessed": [], "problems": []},
+        warnings=["the safety check of node 30 was left out", "ben2_onnx/BEN2_Base.onnx is a stand-in"],
+        timings=[timing("1", "LoadImage", 0.01, cached=True), timing("4", "BEN2_ONNX_RemoveBg", 1.0), timing("9", "SaveImage", 0.25)],
+    )  # fmt: skip
+    page = open_page(FakeWorker(lambda job: script, [ONE]))
+    run(page)
+    text = page.locator("#result").inner_text()
+    assert "A woman smiles." in page.locator("pre.prose").inner_text()
+    banners = page.locator(".banner").all_inner_texts()
+    assert banners[0].startswith("Not the real model. A stand-in took the place of ben2_onnx/BEN2_Base.onnx.")
+    assert banners[1:] == ["the safety check of node 30 was left out"], "what the first says is not said twice"
+    assert "BEN2_ONNX_RemoveBg (node 4) provider CUDA → CPU" in text
+    assert "left out: bypassed in the workflow" in text
+    assert "openvino 1 · bf16 · 2 threads · loaded in 0.40\xa0s" in text
+    rows = [" ".join(row.split()) for row in page.locator(".times li").all_inner_texts()]
+    assert rows == ["LoadImage 1 cached", "BEN2_ONNX_RemoveBg 4 1.00 s", "SaveImage 9 0.25 s"]
+    widths = [fill.evaluate("node => node.style.width") for fill in page.locator(".fill").all()]
+    assert widths == ["100%", "25%"]
+
+
+# ---- safety
+
+
+#: Texts and classes of the nodes that ran → what the page says of the picture's safety.
+SAFETY = [
+    ([json.dumps(NUDENET), "SAFE: Passed NudeNet + Multi-Domain checks"], "HybridSafetyGate", "Passed: the workflow's safety gate"),
+    ([json.dumps(NUDENET)], "NudeNetSafetyChecker", "Checked: nothing was found. No gate ran"),
+    ([json.dumps({**NUDENET, "is_nsfw": True})], "NudeNetSafetyChecker", "Flagged by a check, and not stopped"),
+    ([json.dumps({"classification": {**DOMAINS, "hate": "BORDERLINE"}})], "MultiDomainSafetyGate", "though a check flagged it"),
+    ([json.dumps({"classification": {**DOMAINS, "hate": "what?"}})], "ShowText", "Flagged by a check, and not stopped"),
+    (["A woman smiles."], "Florence2Run", "The workflow's safety check is not among the nodes that ran."),
+]  # fmt: skip
+
+
+def test_the_safety_result_is_never_better_than_what_is_known(open_page: Callable[..., Page]) -> None:
+    scripts = [completed(*map(text_item, texts), timings=[timing("1", name, 0.1)]) for texts, name, _ in SAFETY]
+    page = open_page(FakeWorker(lambda job: scripts.pop(0), [ONE]))
+    for _, _, said in SAFETY:
+        run(page)
+        assert said in page.locator(".safety").inner_text()
+
+
+def test_a_block_is_shown_as_one_and_not_as_an_error(open_page: Callable[..., Page]) -> None:
+    message = "Content blocked by hybrid safety gate: Violence content (UNSAFE)"
+    script = failed(
+        {"code": "blocked", "message": message, "node_id": "27", "class_type": "HybridSafetyGate"}, status="blocked"
+    )
+    page = open_page(FakeWorker(lambda job: script, [ONE]))
+    run(page)
+    verdict = page.locator(".verdict.blocked")
+    assert verdict.get_by_role("heading").inner_text() == "Blocked by a safety gate"
+    assert message in verdict.inner_text()
+    assert "HybridSafetyGate (node 27)" in verdict.inner_text()
+    assert page.locator(".verdict.failed").count() == 0
+    assert page.locator(".viewer").count() == 0
+    assert page.locator(".safety").count() == 0, "nothing says that it passed"
+
+
+def test_what_does_not_say_that_it_completed_is_no_success(open_page: Callable[..., Page]) -> None:
+    said = ["blocked", "failed", None, "fine"]
+    answers = [{"status": "COMPLETED", "output": {**output("completed"), "status": status}} for status in said]
+    page = open_page(FakeWorker(lambda job: Script(answers.pop(0)), [ONE]))
+    for status in said:
+        run(page)
+        assert page.locator(".verdict.failed").count() == 1, status
+        assert page.locator(".safety").count() == 0, status
+
+
+# ---- what goes wrong
+
+
+def test_an_error_is_shown_with_node_remedy_and_details(open_page: Callable[..., Page]) -> None:
+    error = {
+        "code": "input", "message": "photo.jpg is no picture", "node_id": "1", "class_type": "LoadImage",
+        "details": "Traceback (most recent call last):\n  …", "remedy": "give a PNG, JPEG or WebP file",
+    }  # fmt: skip
+    page = open_page(FakeWorker(lambda job: failed(error), [ONE]))
+    run(page)
+    verdict = page.get_by_role("alert").filter(has_text="Failed")
+    text = verdict.inner_text()
+    assert "photo.jpg is no picture" in text
+    assert "LoadImage (node 1)" in text
+    assert "What to do: give a PNG, JPEG or WebP file" in text
+    assert not verdict.locator("pre").is_visible()
+    verdict.get_by_text("Details").click()
+    assert verdict.locator("pre").inner_text().startswith("Traceback")
+
+
+def test_other_ends_have_names_of_their_own(open_page: Callable[..., Page]) -> None:
+    ends = [("TIMED_OUT", "timed_out", "Out of time"), ("CANCELLED", "cancelled", "Cancelled")]
+    scripts = [failed({"message": "so it ended"}, status=status, state=state) for state, status, _ in ends]
+    page = open_page(FakeWorker(lambda job: scripts.pop(0), [ONE]))
+    for _, status, heading in ends:
+        run(page)
+        assert page.locator(f".verdict.{status}").get_by_role("heading").inner_text() == heading
+        assert "so it ended" in page.locator(".verdict").inner_text()
+
+
+def test_a_failure_without_a_record_is_shown_too(open_page: Callable[..., Page]) -> None:
+    answers = [
+        {"error": "out of\nmemory"},
+        {"output": None, "error": "out of memory"},
+        {"output": [], "error": "out of memory"},
+    ]
+    page = open_page(FakeWorker(lambda job: Script({"status": "FAILED", **answers.pop(0)}), [ONE]))
+    for _ in range(3):
+        run(page)
+        assert "out of memory" in page.locator(".verdict.failed").inner_text()
+
+
+def test_a_refusal_is_shown_with_the_workers_words(open_page: Callable[..., Page]) -> None:
+    refusals: list[tuple[int, dict[str, Any], list[str]]] = [
+        (413, {"error": "the picture is too large", "remedy": "give a smaller one"}, ["the picture is too large", "What to do: give a smaller one"]),
+        (429, {"error": "50 jobs wait already", "code": "queue_full"}, ["50 jobs wait already"]),
+        (500, {"error": {"message": "it is broken"}}, ["it is broken"]),
+        (502, {}, ["the worker answered 502"]),
+    ]  # fmt: skip
+    worker = FakeWorker(lambda job: completed(), [ONE])
+    page = open_page(worker, allowed="the server responded with a status of")
+    for status, body, said in refusals:
+        worker.refusal = (status, body)
+        run(page)
+        text = page.locator(".verdict.failed").inner_text()
+        assert all(part in text for part in ["Not run", *said]), text
+        assert page.get_by_role("button", name="Run", exact=True).is_enabled()
+
+
+def test_a_picture_that_the_browser_cannot_show_goes_to_the_worker_all_the_same(
+    open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    worker = FakeWorker(lambda job: failed({"message": "broken.jpg is no picture"}), [ONE])
+    page = open_page(worker)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 no picture")
+    give(page, broken)
+    page.get_by_text("this browser cannot show it").wait_for()
+    run(page, broken)
+    assert worker.jobs[0]["inputs"]["1.image"]["data"] == base64.b64encode(broken.read_bytes()).decode()
+    assert "broken.jpg is no picture" in page.locator(".verdict.failed").inner_text()
+
+
+def test_without_a_picture_nothing_is_sent(open_page: Callable[..., Page]) -> None:
+    worker = FakeWorker(lambda job: completed(), [ONE])
+    page = open_page(worker)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Choose a picture for Photo first.").wait_for()
+    assert page.locator(".slot input").evaluate("node => node === document.activeElement")
+    assert worker.jobs == []
+
+
+# ---- under way
+
+
+def test_progress_is_shown_and_a_job_can_be_cancelled(open_page: Callable[..., Page]) -> None:
+    updates = [step(0, 4, "1", "LoadImage", 0.0), step(1, 4, "4", "BEN2_ONNX_RemoveBg", 25.0)]
+    worker = FakeWorker(lambda job: Script(completed().answer, updates, hold=True), [ONE])
+    page = open_page(worker)
+    give(page)
+    page.get_by_role("button", name="Run", exact=True).click()
+    detail = page.locator("#progress-detail")
+    detail.get_by_text("BEN2_ONNX_RemoveBg (node 4) · 2 of 4").wait_for()
+    assert detail.get_attribute("aria-live") == "polite"
+    assert page.get_by_role("progressbar").evaluate("node => node.value") == 25
+    assert page.locator("#progress-percent").inner_text().startswith("25 %")
+    assert page.locator("#progress-elapsed").inner_text().endswith("s")
+    assert page.get_by_role("button", name="Run", exact=True).is_disabled()
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".verdict.cancelled").wait_for()
+    assert ("POST", "/v2/local/cancel/job-0") in worker.calls
+    assert not page.locator("#progress").is_visible()
+    assert page.get_by_role("button", name="Run", exact=True).is_enabled()
+
+
+def test_a_worker_that_is_silent_for_a_while_is_asked_again(open_page: Callable[..., Page]) -> None:
+    worker = FakeWorker(lambda job: Script(completed(text_item("here I am")).answer, hold=True), [ONE])
+    page = open_page(worker, allowed="net::ERR_CONNECTION_REFUSED")
+    give(page)
+    page.route("**/v2/local/stream/*", lambda route: route.abort("connectionrefused"))
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("The worker does not answer; trying again").wait_for()
+    page.unroute("**/v2/local/stream/*")
+    worker.released.set()
+    page.get_by_text("here I am").wait_for()
+    assert len(worker.jobs) == 1
+
+
+# ---- workflows
+
+
+def test_several_pictures_go_to_their_inputs(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    second = tmp_path / "second.png"
+    Image.new("RGB", (64, 64), "red").save(second)
+    worker = FakeWorker(lambda job: completed(picture_item(cut_out(PHOTO))), [ONE, TWO])
+    page = open_page(worker)
+    page.get_by_text("Two pictures").click()
+    assert page.locator(".slot .strong").all_inner_texts() == ["Picture (1.image)", "Picture (7.image)"]
+    give(page, second, place=1)
+    give(page, PHOTO, place=0)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator(".verdict").wait_for()
+    names = {key: file["name"] for key, file in worker.jobs[0]["inputs"].items()}
+    assert names == {"1.image": "astronaut.jpg", "7.image": "second.png"}
+    page.get_by_label("Before:").select_option("Picture (7.image)")
+    assert pixels(page, ".stage .before")["size"] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("document", "places"),
+    [
+        (json.loads((WORKFLOWS / "BG_remove_BEN2_simple_2nd.json").read_text()), {"1.image": "LoadImage"}),
+        ({"5": {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "_meta": {"title": "Portrait"}}, "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0]}}}, {"5.image": "Portrait"}),
+        ({"nodes": [{"id": 3, "type": "sub"}, {"id": 4, "type": "LoadImage", "mode": 4}], "definitions": {"subgraphs": [{"id": "sub", "nodes": [{"id": 8, "type": "LoadImageMask", "title": EVIL}]}]}}, {"3:8.image": EVIL}),
+    ],
+    ids=["UI", "API", "subgraph"],
+)  # fmt: skip
+def test_a_workflow_file_of_ones_own(
+    open_page: Callable[..., Page], tmp_path: Path, document: dict[str, Any], places: dict[str, str]
+) -> None:
+    worker = FakeWorker(lambda job: completed(), [ONE])
+    page = open_page(worker)
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(document))
+    page.get_by_label("Workflow file").set_input_files(file)
+    page.get_by_text("mine.json").wait_for()
+    assert page.locator(".slot .strong").all_inner_texts() == list(places.values())
+    run(page)
+    assert worker.jobs[0]["workflow"] == document
+    assert list(worker.jobs[0]["inputs"]) == list(places)
+
+
+def test_a_file_that_is_no_workflow_is_refused_at_once(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    worker = FakeWorker(lambda job: completed(), [ONE])
+    page = open_page(worker)
+    for number, text in enumerate(["{", "[]", "{}", '{"a": 1}', "null", '"x"', '{"nodes": [null]}']):
+        file = tmp_path / f"mine-{number}.json"
+        file.write_text(text)
+        page.get_by_label("Workflow file").set_input_files(file)
+        page.locator("#workflow-note").get_by_text(file.name).wait_for()
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_text("Choose a workflow first.").wait_for()
+    assert worker.jobs == []
+
+
+# ---- strangers' words
+
+
+def test_what_comes_from_a_workflow_stays_text(open_page: Callable[..., Page]) -> None:
+    evil = {"name": EVIL, "title": EVIL, "inputs": [{"key": "1.image", "title": EVIL}], "gate": True}
+    named = {**picture_item(cut_out(PHOTO), EVIL), "class_type": EVIL, "node_id": EVIL}
+    change = {"node_id": EVIL, "class_type": EVIL, "input": EVIL, "old": EVIL, "new": {EVIL: EVIL}, "reason": EVIL}
+    nudenet = {**NUDENET, "model": EVIL, "detections": [{"label": EVIL, "score": 0.9}]}
+    script = completed(
+        named, text_item(EVIL), text_item(json.dumps(nudenet)), text_item(json.dumps({"classification": {EVIL: EVIL}})),
+        text_item(f"SAFE: {EVIL}"), text_item(json.dumps({EVIL: EVIL})),
+        timings=[timing(EVIL, EVIL, 1.0)], warnings=[EVIL], stand_in=True,
+        models=[{"name": EVIL, "runtime": EVIL, "precision": EVIL, "threads": EVIL, "stand_in": True, "load_seconds": EVIL}],
+        changes={"changes": [change], "dropped": [{**change, "reason": "muted"}], "unknown": [change], "problems": [{**change, "problem": EVIL}]},
+    )  # fmt: skip
+    script.updates = [step(0, 1, EVIL, EVIL, 10.0), {**step(0, 1, EVIL, EVIL, 20.0), "message": EVIL}]
+    page = open_page(FakeWorker(lambda job: script, [evil]))
+    run(page)
+    assert page.locator("img[src=x], #result script, #job script").count() == 0
+    assert page.locator("#result").inner_text().count("<script>") >= 10
+
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator(".verdict").wait_for()
+
+
+def test_errors_stay_text_too(open_page: Callable[..., Page]) -> None:
+    error = dict.fromkeys(("code", "message", "node_id", "class_type", "details", "remedy"), EVIL)
+    page = open_page(FakeWorker(lambda job: failed(error), [ONE]))
+    run(page)
+    assert page.locator("img[src=x], #result script").count() == 0
+    assert EVIL in page.locator(".message").inner_text()
+
+
+def test_what_a_workflow_makes_is_never_opened_as_a_page(open_page: Callable[..., Page]) -> None:
+    data = f"<script>{EVIL}</script>".encode()
+    item = {
+        **picture_item(Image.new("RGB", (1, 1))),
+        "media_type": "text/html",
+        "filename": "x.html",
+        "data": base64.b64encode(data).decode(),
+    }
+    svg = {**item, "media_type": "image/svg+xml", "filename": "x.svg", "sha256": "2"}
+    page = open_page(FakeWorker(lambda job: completed(item, svg), [ONE]))
+    run(page)
+    for link in page.locator(".downloads a").all():
+        assert link.get_attribute("download")
+        kind = link.evaluate(
+            """async (node) => new Promise((resolve) => {
+                const image = new Image();
+                image.onload = () => resolve("picture");
+                image.onerror = () => resolve("data");
+                image.src = node.href;
+            })"""
+        )
+        assert kind == "data"
+
+
+# ---- the token
+
+
+def test_the_token_is_asked_for_only_where_the_worker_wants_one(open_page: Callable[..., Page]) -> None:
+    page = open_page(FakeWorker(lambda job: completed(), [ONE]))
+    page.locator(".option").first.wait_for()
+    assert not page.get_by_label("Token").is_visible()
+
+
+def test_the_token_is_asked_for_and_kept_in_the_tab(open_page: Callable[..., Page]) -> None:
+    worker = FakeWorker(lambda job: completed(), [ONE], token="s3cret")
+    page = open_page(worker, allowed="status of 401")
+    field = page.get_by_label("Token")
+    field.wait_for()
+    assert not page.locator("#main").is_visible()
+    assert field.get_attribute("type") == "password"
+    field.fill("wrong")
+    field.press("Enter")
+    page.get_by_text("That token was refused.").wait_for()
+    field.fill("s3cret")
+    page.get_by_role("button", name="Continue").click()
+    run(page)
+    assert page.locator(".verdict.completed").count() == 1
+    assert not field.is_visible()
+    kept = page.evaluate("[localStorage.length, Object.values(sessionStorage), document.cookie, location.href]")
+    assert kept[:3] == [0, ["s3cret"], ""]
+    assert "s3cret" not in kept[3]
+    assert "s3cret" not in page.content()
+    page.reload()
+    page.locator(".option").first.wait_for()
+    assert not field.is_visible()
+
+
+def test_a_token_that_is_asked_for_later_lets_the_job_go_on(open_page: Callable[..., Page]) -> None:
+    worker = FakeWorker(lambda job: completed(text_item("here I am")), [ONE])
+    page = open_page(worker, allowed="status of 401")
+    give(page)
+    worker.token = "s3cret"
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_label("Token").fill("s3cret")
+    page.get_by_label("Token").press("Enter")
+    page.get_by_text("here I am").wait_for()
+    assert len(worker.jobs) == 1
+
+
+# ---- for everybody
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("script", ["completed", "blocked", "failed"])
+def test_text_has_contrast_and_controls_have_names(open_page: Callable[..., Page], scheme: str, script: str) -> None:
+    error = {"message": "so it is", "node_id": "1", "class_type": "LoadImage", "details": "…", "remedy": "do"}
+    scripts = {
+        "completed": completed(picture_item(cut_out(PHOTO)), text_item(json.dumps({"classification": {**DOMAINS, "hate": "UNSAFE", "drugs": "BORDERLINE"}})), warnings=["look"], stand_in=True),
+        "blocked": failed({**error, "code": "blocked"}, status="blocked"),
+        "failed": failed(error),
+    }  # fmt: skip
+    page = open_page(FakeWorker(lambda job: scripts[script], [ONE, TWO]), color_scheme=scheme, reduced_motion="reduce")
+    run(page)
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(NAMELESS) == []
+
+
+def test_it_fits_on_a_phone(open_page: Callable[..., Page]) -> None:
+    long = "AVeryLongNameWithoutAnySpaceInItThatWouldNotFitOnThePhoneOfAnybodyWhoHasOne"
+    script = completed(
+        picture_item(cut_out(PHOTO), f"{long}.png"), text_item(long), text_item(json.dumps({long: long})),
+        timings=[timing("1", long, 1.0)], warnings=[long],
+    )  # fmt: skip
+    page = open_page(
+        FakeWorker(lambda job: script, [{**ONE, "title": long, "name": long}]), viewport={"width": 360, "height": 740}
+    )
+    too_wide = "document.documentElement.scrollWidth - innerWidth"
+    page.locator(".option").first.wait_for()
+    assert page.evaluate(too_wide) <= 0
+    run(page)
+    assert page.evaluate(too_wide) <= 0
+    assert page.locator(".verdict").is_visible()
+    top = page.locator(".verdict").evaluate("node => node.getBoundingClientRect().top")
+    assert 0 <= top < 740, "the result is scrolled into view"
+
+
+def test_it_can_be_used_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:
+    page = open_page(FakeWorker(lambda job: completed(picture_item(cut_out(PHOTO))), [ONE, TWO]))
+    page.locator(".option").first.wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".slot").count() == 2, "the second workflow is chosen"
+    page.keyboard.press("ArrowUp")
+    for _ in range(2):  # the button for a file of one's own, the picture
+        page.keyboard.press("Tab")
+    assert page.locator(".slot input").evaluate("node => node === document.activeElement")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(PHOTO)
+    page.locator(".preview").wait_for()
+    for _ in range(2):  # Remove, Run
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator(".verdict").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")  # from Before / after to Result
+    assert page.get_by_role("radio", name="Result").is_checked()
+
+
+#: The texts whose colour is too near to what is behind them (WCAG 2, level AA).
+CONTRAST = """() => {
+    const parse = (color) => {
+        const numbers = color.match(/[\\d.]+/g).map(Number);
+        return { rgb: numbers.slice(0, 3), alpha: numbers[3] ?? 1 };
+    };
+    const behind = (node) => {
+        for (let one = node; one; one = one.parentElement) {
+            const { rgb, alpha } = parse(getComputedStyle(one).backgroundColor);
+            if (alpha > 0.5) return rgb;
+        }
+        return [255, 255, 255];
+    };
+    const light = (rgb) => rgb.map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    return [...document.body.querySelectorAll("*")]
+        .filter((node) => node.checkVisibility() && node.getBoundingClientRect().width > 1 && !node.closest(".swatches"))
+        .filter((node) => [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim()))
+        .map((node) => {
+            const [a, b] = [light(parse(getComputedStyle(node).color).rgb), light(behind(node))];
+            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.className, node.textContent.slice(0, 40)];
+        })
+        .filter(([ratio]) => ratio < 4.5);
+}"""
+
+#: The controls and pictures that have no name.
+NAMELESS = """() => [...document.querySelectorAll("input, button, select, a, progress, summary")]
+    .filter((node) => node.checkVisibility())
+    .filter((node) => !(node.getAttribute("aria-label") || document.getElementById(node.getAttribute("aria-labelledby"))
+        || [...(node.labels ?? [])].some((label) => label.textContent.trim()) || node.textContent.trim()))
+    .map((node) => node.outerHTML.slice(0, 80))
+    .concat([...document.querySelectorAll("img:not([alt])")].map((node) => node.outerHTML.slice(0, 80)))"""

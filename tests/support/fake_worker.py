@@ -23,7 +23,31 @@ from starlette.routing import Route
 
 from comfy_cpu_worker.page import routes
 
-__all__ = ["FakeWorker", "Script", "cut_out", "output", "picture_item", "serve", "step", "text_item"]
+__all__ = [
+    "DOMAINS",
+    "EVIL",
+    "ONE",
+    "FakeWorker",
+    "Script",
+    "completed",
+    "cut_out",
+    "failed",
+    "output",
+    "picture_item",
+    "serve",
+    "step",
+    "text_item",
+    "timing",
+]
+
+#: What a stranger may call things.
+EVIL = "<img src=x onerror=\"alert('x')\"><script>alert('y')</script>"
+
+#: A workflow as GET /workflows describes it.
+ONE = {"name": "cutout", "title": "Cut out", "inputs": [{"key": "1.image", "title": "Photo"}], "gate": True}
+
+#: What MultiDomainSafetyClassifier says of a harmless picture.
+DOMAINS = {"sexual": "SAFE", "violence": "SAFE", "hate": "SAFE", "disturbing": "SAFE", "drugs": "SAFE"}
 
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
 
@@ -166,6 +190,19 @@ def output(status: str, *items: Mapping[str, Any], **result: Any) -> dict[str, A
     if texts:
         document["texts"] = texts
     return {**document, "status": status, "result": {**record, **result}}
+
+
+def completed(*items: Mapping[str, Any], **result: Any) -> Script:
+    """The script of a job that completes; `items` are its output, `result` what is special in the record."""
+    return Script(
+        {"status": "COMPLETED", "delayTime": 2, "executionTime": 1250, "output": output("completed", *items, **result)}
+    )
+
+
+def failed(error: Mapping[str, Any], *, status: str = "failed", state: str = "FAILED") -> Script:
+    """The script of a job that does not complete."""
+    error = {"code": "node_failed", "node_id": None, "class_type": None, "details": "", "remedy": None, **error}
+    return Script({"status": state, "error": error["message"], "output": output(status, errors=[error])})
 
 
 def timing(node_id: str, class_type: str, seconds: float, *, cached: bool = False) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from comfy_cpu_builder.packages import WheelCache
     from comfy_cpu_builder.render import Rendered
     from comfy_cpu_builder.sources import SourceCache
-    from comfy_cpu_core.models import ModelFile, ModelSpec
+    from comfy_cpu_core.models import ModelFile
     from comfy_cpu_core.tree import ModelTree
 
 __all__ = ["write_context"]
@@ -67,7 +67,11 @@ def write_context(
             for package in rendered.wheels:
                 _copy(wheels.require(package), part / "wheels" / package.file)
             for model in rendered.models:
-                _write_model(part / "models" / f"{model.id}.tar", model, rendered.models_root, tree, progress)
+                paths = [(file, find_model_file(model, file, tree)) for file in model.files]
+                _write_model(part / "models" / f"{model.id}.tar", model.id, paths, rendered.models_root, progress)
+            for baked in rendered.baked:
+                paths = [(file, baked.folder / file.target) for file in baked.files]
+                _write_model(part / "models" / f"{baked.name}.tar", baked.name, paths, rendered.models_root, progress)
             for source in rendered.sources:
                 _copy(sources.require(source), part / "sources" / f"{source.name}.tar")
             _write(part / _MARK, b"A build context of comfy-cpu-builder: it is replaced as a whole.\n")
@@ -135,22 +139,21 @@ def _settle(root: Path) -> None:
         os.utime(folder, (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH))
 
 
-def _write_model(archive: Path, model: ModelSpec, root: str, tree: ModelTree, progress: Progress) -> None:
+def _write_model(
+    archive: Path, name: str, paths: list[tuple[ModelFile, Path | None]], root: str, progress: Progress
+) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     seen: set[PurePosixPath] = set()
     with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as out:
-        for file in sorted(model.files, key=lambda f: f.target):
+        for file, path in sorted(paths, key=lambda entry: entry[0].target):
+            if path is None or not path.is_file():
+                raise ModelMissing(f"model {name}: {file.target} is not in the model tree", remedy="`comfy-cpu fetch`")
             place = PurePosixPath(root.lstrip("/")) / file.target
             for folder in reversed(place.parents[:-1]):
                 if folder not in seen:
                     seen.add(folder)
                     out.addfile(_header(folder, tarfile.DIRTYPE, 0o755))
-            path = find_model_file(model, file, tree)
-            if path is None:
-                raise ModelMissing(
-                    f"model {model.id}: {file.target} is not in the model tree {tree.root}", remedy="`comfy-cpu fetch`"
-                )
-            _add_file(out, place, path, model, file, progress)
+            _add_file(out, place, path, name, file, progress)
 
 
 def _header(path: PurePosixPath, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
@@ -160,7 +163,7 @@ def _header(path: PurePosixPath, kind: bytes, mode: int, size: int = 0) -> tarfi
 
 
 def _add_file(
-    out: tarfile.TarFile, place: PurePosixPath, path: Path, model: ModelSpec, file: ModelFile, progress: Progress
+    out: tarfile.TarFile, place: PurePosixPath, path: Path, name: str, file: ModelFile, progress: Progress
 ) -> None:
     size = path.stat().st_size
     with path.open("rb") as content:
@@ -168,7 +171,7 @@ def _add_file(
         out.addfile(_header(place, tarfile.REGTYPE, 0o644, size), reader)
     if size != file.size or reader.sha256 != file.sha256:
         raise ModelCorrupt(
-            f"model {model.id}: {path} is not what the lock says: {size} bytes, sha256 {reader.sha256}",
+            f"model {name}: {path} is not what the lock says: {size} bytes, sha256 {reader.sha256}",
             remedy="`comfy-cpu fetch` gets the right one; `comfy-cpu lock` accepts this one",
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_cpu_builder import layout
 
 if TYPE_CHECKING:
+    from comfy_cpu_builder.bake import BakedModel
     from comfy_cpu_builder.lock import Lock
     from comfy_cpu_builder.plan import Plan
 
@@ -26,7 +27,7 @@ def python_path(target: str) -> str:
     return f"{layout.WORKER_BASE_VENV if target == 'worker-comfyui' else layout.VENV}/bin/python3"
 
 
-def manifest_document(plan: Plan, lock: Lock) -> dict[str, Any]:
+def manifest_document(plan: Plan, lock: Lock, baked: tuple[BakedModel, ...] = ()) -> dict[str, Any]:
     """What the image says of itself. Fields are only ever added."""
     handler = layout.HANDLER if plan.target == "worker-comfyui" else None
     return {
@@ -51,6 +52,15 @@ def manifest_document(plan: Plan, lock: Lock) -> dict[str, Any]:
             for workflow in plan.workflows
         ],
         "models": manifest_models(lock),
+        "baked": [
+            {
+                "model": model.model_id,
+                "step": model.step,
+                "instruction_sets": sorted(model.instruction_sets),
+                "files": [{"target": f.target, "size": f.size, "sha256": f.sha256} for f in model.files],
+            }
+            for model in baked
+        ],
         "packages": [{"name": package.name, "version": package.version} for package in lock.packages],
         "sources": [{"name": s.name, "source": s.source, "commit": s.commit} for s in lock.sources],
     }
@@ -70,6 +80,6 @@ def manifest_models(lock: Lock) -> list[dict[str, Any]]:
     ]
 
 
-def manifest_text(plan: Plan, lock: Lock) -> str:
+def manifest_text(plan: Plan, lock: Lock, baked: tuple[BakedModel, ...] = ()) -> str:
     """The file's text."""
-    return json.dumps(manifest_document(plan, lock), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(manifest_document(plan, lock, baked), indent=1, sort_keys=True, ensure_ascii=False) + "\n"

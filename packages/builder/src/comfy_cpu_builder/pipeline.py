@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfy_cpu_builder.bake import BakeCache, bake_all, plan_bakes
 from comfy_cpu_builder.context import write_context
 from comfy_cpu_builder.lock import Lock, read_lock, require_fitting, write_lock
 from comfy_cpu_builder.locking import Places, Telling, fetch_all, make_lock
@@ -30,7 +32,17 @@ from comfy_cpu_core.tree import ModelTree
 if TYPE_CHECKING:
     from comfy_cpu_core.plugins import Plugins
 
-__all__ = ["BuildOptions", "build_image", "lock_for", "open_places", "plan_for", "verify_options", "write_files"]
+__all__ = [
+    "BuildOptions",
+    "build_context",
+    "check_base",
+    "lock_for",
+    "open_places",
+    "plan_for",
+    "verify_options",
+    "write_files",
+    "written_context",
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class BuildOptions:
 
     log: Path
     network: str | None = None
-    build_args: Mapping[str, str] | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict, repr=False)
     no_cache: bool = False
 
 
@@ -67,8 +79,6 @@ def plan_for(spec: ImageSpec, plugins: Plugins) -> Plan:
 
 
 def _object_info(spec: ImageSpec) -> Mapping[str, object] | None:
-    import json
-
     path = spec.comfyui.object_info
     if path is None:
         return None
@@ -114,16 +124,25 @@ def lock_for(
 
 
 def write_files(
-    plan: Plan, lock: Lock, directory: Path, places: Places, telling: Telling, *, copy_link: bool = False
+    plan: Plan,
+    lock: Lock,
+    directory: Path,
+    places: Places,
+    plugins: Plugins,
+    telling: Telling,
+    *,
+    copy_link: bool = False,
 ) -> Path:
-    """Fetch what the lock names, and write the build context.
+    """Fetch what the lock names, bake what is to be baked, and write the build context.
 
     Raises:
         BuildError, ModelError: something is not to be had, or the directory cannot be written.
     """
     fetch_all(lock, plan, places, telling)
+    steps = plan_bakes(lock.models, plugins, plan.instruction_sets) if plan.bake else []
+    baked = bake_all(steps, places.tree, BakeCache(places.wheels.root), telling.note)
     return write_context(
-        render(plan, lock, copy_link=copy_link),
+        render(plan, lock, baked=baked, copy_link=copy_link),
         directory,
         tree=places.tree,
         wheels=places.wheels,
@@ -132,38 +151,40 @@ def write_files(
     )
 
 
-def build_image(
-    plan: Plan,
-    lock: Lock,
-    engine: BuildEngine,
-    places: Places,
-    options: BuildOptions,
-    telling: Telling,
-    on_event: Callable[[BuildEvent], None],
-) -> ImageInfo:
-    """Fetch, write the context, and build; give what came of it. The image has no name yet.
+@contextmanager
+def written_context(
+    plan: Plan, lock: Lock, engine: BuildEngine, places: Places, plugins: Plugins, telling: Telling
+) -> Iterator[Path]:
+    """The build context for an engine, for the length of a block.
 
     Raises:
-        BuildError: the base image is another than the lock's, or a step failed.
+        BuildError: the base image is another than the lock's, or the context cannot be written.
+        ModelError: a model is not to be had.
     """
-    features = engine.features()
-    _check_base(lock, engine)
-    options.log.parent.mkdir(parents=True, exist_ok=True)
+    copy_link = engine.features().copy_link
+    check_base(lock, engine)
+    with tempfile.TemporaryDirectory(prefix="comfy-cpu-context-") as scratch:
+        yield write_files(plan, lock, Path(scratch) / "context", places, plugins, telling, copy_link=copy_link)
+
+
+def build_context(
+    context: Path, plan: Plan, engine: BuildEngine, options: BuildOptions, on_event: Callable[[BuildEvent], None]
+) -> ImageInfo:
+    """Build the image of a context; give what came of it. It has no name yet.
+
+    Raises:
+        BuildError: a step failed.
+    """
     options.log.unlink(missing_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="comfy-cpu-context-"))
-    try:
-        context = write_files(plan, lock, scratch / "context", places, telling, copy_link=features.copy_link)
-        request = BuildRequest(
-            context=context,
-            log=options.log,
-            network=options.network or ("default" if plan.apt else "none"),
-            platform=plan.platform if plan.platform != "linux/amd64" else None,
-            build_args=options.build_args or {},
-            no_cache=options.no_cache,
-        )
-        identity = engine.build(request, on_event)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    request = BuildRequest(
+        context=context,
+        log=options.log,
+        network=options.network or ("default" if plan.apt else "none"),
+        platform=plan.platform if plan.platform != "linux/amd64" else None,
+        build_args=options.build_args,
+        no_cache=options.no_cache,
+    )
+    identity = engine.build(request, on_event)
     info = engine.inspect(identity)
     if info is None:
         raise BuildError(f"the engine built {identity}, and does not have it")
@@ -181,7 +202,7 @@ def verify_options(spec: ImageSpec, lock: Lock | None) -> VerifyOptions:
     )
 
 
-def _check_base(lock: Lock, engine: BuildEngine) -> None:
+def check_base(lock: Lock, engine: BuildEngine) -> None:
     """An image that only this machine has is known by its id; a Dockerfile can only give its name."""
     if lock.base.digest is not None or lock.base.image_id is None:
         return

@@ -16,6 +16,7 @@ from comfy_cpu_builder.manifest import manifest_text, models_root, python_path
 from comfy_cpu_builder.sbom import sbom_text
 
 if TYPE_CHECKING:
+    from comfy_cpu_builder.bake import BakedModel
     from comfy_cpu_builder.lock import Lock, LockedPackage, LockedSource
     from comfy_cpu_builder.plan import Plan
     from comfy_cpu_core.models import ModelSpec
@@ -33,6 +34,7 @@ class Rendered:
         files: path in the context → text.
         executables: those of them that are programs.
         models: go to ``models/ID.tar``, with their files below `models_root`.
+        baked: go to ``models/ID.STEP.tar``.
         models_root: where the model tree is in the image.
         wheels: go to ``wheels/``.
         sources: go to ``sources/NAME.tar``.
@@ -41,25 +43,27 @@ class Rendered:
     files: Mapping[str, str]
     executables: frozenset[str]
     models: tuple[ModelSpec, ...]
+    baked: tuple[BakedModel, ...]
     models_root: str
     wheels: tuple[LockedPackage, ...]
     sources: tuple[LockedSource, ...]
 
 
-def render(plan: Plan, lock: Lock, *, copy_link: bool = False) -> Rendered:
+def render(plan: Plan, lock: Lock, *, baked: tuple[BakedModel, ...] = (), copy_link: bool = False) -> Rendered:
     """The files of the context for a plan, with what its lock pins.
 
     Args:
+        baked: what was prepared of the models.
         copy_link: whether layers are linked (``--link``), which not every engine knows: a change below a model then
             leaves the model's layer as it is.
 
     Raises:
         BuildError: a value cannot stand in a Dockerfile or a start script.
     """
-    values = _values(plan, lock, copy_link=copy_link)
+    values = _values(plan, lock, baked, copy_link=copy_link)
     image = {
         layout.START_SCRIPT: _template(f"start-{plan.target}.sh.j2", values),
-        layout.MANIFEST: manifest_text(plan, lock),
+        layout.MANIFEST: manifest_text(plan, lock, baked),
         layout.SBOM: sbom_text(plan, lock),
         layout.HEALTHCHECK: _template("healthcheck.py", {}),
         **{f"{layout.WORKFLOWS}/{workflow.name}.json": workflow.text for workflow in plan.workflows},
@@ -78,13 +82,14 @@ def render(plan: Plan, lock: Lock, *, copy_link: bool = False) -> Rendered:
         files=dict(sorted(files.items())),
         executables=frozenset(f"image{path}" for path in _EXECUTABLE),
         models=lock.models,
+        baked=baked,
         models_root=models_root(plan.target),
         wheels=(*lock.packages, lock.installer),
         sources=lock.sources,
     )
 
 
-def _values(plan: Plan, lock: Lock, *, copy_link: bool) -> dict[str, Any]:
+def _values(plan: Plan, lock: Lock, baked: tuple[BakedModel, ...], *, copy_link: bool) -> dict[str, Any]:
     return {
         "apt": plan.apt,
         "base": lock.base.reference,
@@ -98,7 +103,7 @@ def _values(plan: Plan, lock: Lock, *, copy_link: bool) -> dict[str, Any]:
         "labels": tuple(sorted(_labels(plan, lock).items())),
         "link": "--link " if copy_link else "",
         "lock_digest": lock.digest,
-        "models": tuple(model.id for model in lock.models),
+        "models": (*(model.id for model in lock.models), *(model.name for model in baked)),
         "plan": plan,
         "python": python_path(plan.target),
         "sources": tuple(source.name for source in lock.sources),

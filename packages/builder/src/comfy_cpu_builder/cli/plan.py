@@ -125,5 +125,5 @@ def render(
     places = open_places(models, plugins, find_links)
     with file_progress() as telling:
         locked = lock_for(wanted, planned, places, open_engine_or_none(None, plugins), telling)
-        write_files(planned, locked, output, places, telling, copy_link=copy_link)
+        write_files(planned, locked, output, places, plugins, telling, copy_link=copy_link)
     click.echo(f"{output}")

@@ -157,7 +157,7 @@ def test_without_a_picture_nothing_is_sent(open_page: Callable[..., Page]) -> No
     worker = FakeWorker(lambda job: completed(), [ONE])
     page = open_page(worker)
     press_run(page)
-    page.get_by_text("Choose a picture for Photo first.").wait_for()
+    page.get_by_text("Choose a file for Photo first.").wait_for()
     assert page.locator(".slot input").evaluate("node => node === document.activeElement")
     assert worker.jobs == []
 

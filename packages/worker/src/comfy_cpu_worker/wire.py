@@ -44,6 +44,15 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._cancel = cancel
 
+    @property
+    def over(self) -> bool:
+        """Whether its time has come."""
+        return time.monotonic() >= self._end
+
+    def within(self, seconds: float) -> Deadline:
+        """The earlier one of this, and that many seconds from now."""
+        return Deadline(min(seconds, self._end - time.monotonic()), self._cancel)
+
     def left(self, at_most: float) -> float:
         """Seconds that the next step may take.
 

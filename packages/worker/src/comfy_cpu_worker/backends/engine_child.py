@@ -26,8 +26,8 @@ from comfy_cpu_core.errors import ComfyCpuError
 from comfy_cpu_core.registry import get_registry
 from comfy_cpu_core.resources import get_resources, thread_environment
 from comfy_cpu_core.results import Progress, Result
-from comfy_cpu_worker.backends.warmup import find_image_inputs
 from comfy_cpu_worker.backends.engine_messages import EngineSetup, event_message, read_work, result_message
+from comfy_cpu_worker.backends.warmup import find_image_inputs
 from comfy_cpu_worker.failures import failed, failure_result
 from comfy_cpu_worker.frames import Decoder, FrameError, Message, encode
 from comfy_cpu_worker.work import Work

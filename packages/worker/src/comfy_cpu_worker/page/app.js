@@ -56,17 +56,23 @@ async function listWorkflows() {
   }
   byId("workflows").replaceChildren(h("div", { class: "choices" }, entries.map(workflowChoice)), ownChoice());
   show(true, byId("main"));
-  if (entries.length > 0) choose(entries[0], byId("workflows").querySelector("input"));
-  else choose(null);
+  const first = entries.find((entry) => entry.problem === "") ?? null;
+  choose(first, first && byId("workflows").querySelector("input:enabled"));
 }
 
 function workflowChoice(entry) {
-  const pictures = entry.files.length === 1 ? "1 picture" : `${entry.files.length || "no"} pictures`;
-  const radio = h("input", { type: "radio", name: "workflow", onchange: () => choose(entry, radio) });
+  const radio = h("input", { type: "radio", name: "workflow", disabled: entry.problem !== "", onchange: () => choose(entry, radio) });
   return h("label", { class: "option" }, radio, h("span", { class: "words" },
     h("span", { class: "strong" }, entry.title),
     entry.title === entry.name ? null : h("span", { class: "dim" }, entry.name),
-    h("span", { class: "chips" }, h("span", { class: "chip" }, pictures), gateChip(entry))));
+    entry.problem === ""
+      ? h("span", { class: "chips" }, h("span", { class: "chip" }, filesOf(entry)), gateChip(entry))
+      : h("span", { class: "problem" }, `It cannot be run: ${entry.problem}`)));
+}
+
+function filesOf({ files: inputs }) {
+  const noun = inputs.every((input) => input.kind === "image") ? "picture" : "file";
+  return inputs.length === 1 ? `1 ${noun}` : `${inputs.length || "no"} ${noun}s`;
 }
 
 const gateChip = (entry) => h("span", { class: entry.gate ? "chip good" : "chip" }, entry.gate ? "safety check inside" : "no safety check");
@@ -110,7 +116,8 @@ function choose(entry, radio = null) {
   if (radio) radio.checked = true;
   files.reset(entry?.files ?? []);
   show(entry !== null, byId("files").parentElement);
-  byId("files-heading").textContent = entry?.files.length > 1 ? "Pictures" : "Picture";
+  const heading = entry?.files.every((input) => input.kind === "image") ? "Picture" : "File";
+  byId("files-heading").textContent = entry?.files.length > 1 ? `${heading}s` : heading;
   byId("run-note").textContent = "";
 }
 
@@ -120,7 +127,7 @@ byId("job").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (job) return;
   const missing = workflow && files.missing;
-  byId("run-note").textContent = !workflow ? "Choose a workflow first." : missing ? `Choose a picture for ${missing.title} first.` : "";
+  byId("run-note").textContent = !workflow ? "Choose a workflow first." : missing ? `Choose a file for ${missing.title} first.` : "";
   if (!workflow) byId("workflows").querySelector("input")?.focus();
   else if (missing) missing.focus();
   else await run(workflow);

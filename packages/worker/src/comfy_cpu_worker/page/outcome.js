@@ -86,11 +86,14 @@ export function readCheck(item) {
   return null;
 }
 
-/** JSON as people read it, anything else as it is. */
-export function readable(text) {
+/** Whether a text is a JSON object or list. */
+export function isJson(text) {
   const document = parsed(text);
-  return isObject(document) || Array.isArray(document) ? JSON.stringify(document, null, 2) : String(text);
+  return isObject(document) || Array.isArray(document);
 }
+
+/** JSON as people read it, anything else as it is. */
+export const readable = (text) => (isJson(text) ? JSON.stringify(parsed(text), null, 2) : String(text));
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 

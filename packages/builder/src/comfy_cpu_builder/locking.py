@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from comfy_cpu_builder import layout
@@ -57,11 +58,18 @@ class Places:
     find_links: tuple[str, ...] = ()
 
 
-def make_lock(plan: Plan, places: Places, find_base: Callable[[str], LockedBase], telling: Telling) -> Lock:
+def make_lock(
+    plan: Plan,
+    places: Places,
+    find_base: Callable[[str], LockedBase],
+    telling: Telling,
+    installed: Mapping[str, str] = MappingProxyType({}),
+) -> Lock:
     """Pin everything that a plan names.
 
     Args:
         find_base: what an image's name stands for.
+        installed: the Python packages that the base has, where they are known.
 
     Raises:
         BuildError: the base, a package or a source is not to be had.
@@ -74,6 +82,7 @@ def make_lock(plan: Plan, places: Places, find_base: Callable[[str], LockedBase]
         python=plan.python,
         platform=plan.platform,
         cache=places.wheels,
+        installed=installed,
         index_urls=plan.index_urls,
         find_links=places.find_links,
         note=telling.note,

@@ -29,7 +29,8 @@ def python_path(target: str) -> str:
 
 def manifest_document(plan: Plan, lock: Lock, baked: tuple[BakedModel, ...] = ()) -> dict[str, Any]:
     """What the image says of itself. Fields are only ever added."""
-    handler = layout.HANDLER if plan.target == "worker-comfyui" else None
+    # The base's handler is served by RunPod's SDK, whose server has fewer paths than ours.
+    sdk_serves = plan.worker_comfyui is not None and plan.worker_comfyui.handler == "base"
     return {
         "format": _FORMAT,
         "target": plan.target,
@@ -40,7 +41,8 @@ def manifest_document(plan: Plan, lock: Lock, baked: tuple[BakedModel, ...] = ()
         "models_root": models_root(plan.target),
         "workflows_root": layout.WORKFLOWS,
         "start_script": layout.START_SCRIPT,
-        "handler": handler,
+        "handler": layout.HANDLER if sdk_serves else None,
+        "sdk_serves": sdk_serves,
         "comfyui": layout.COMFYUI if plan.target != "engine" else None,
         "workflows": [
             {

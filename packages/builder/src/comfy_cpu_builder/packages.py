@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from email.parser import Parser
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -95,11 +96,16 @@ def resolve(
     python: str,
     platform: str,
     cache: WheelCache,
+    installed: Mapping[str, str] = MappingProxyType({}),
     index_urls: Sequence[str] = (),
     find_links: Sequence[str] = (),
     note: Note = lambda _: None,
 ) -> tuple[tuple[LockedPackage, ...], LockedPackage]:
     """Find out which wheels meet the requirements, and keep them; give them by name, and pip's own.
+
+    Args:
+        installed: what the image's Python has already (name → version): it keeps those versions, and they are not
+            among the wheels.
 
     Raises:
         BuildError: pip finds none that fit together, or what it finds brings CUDA; the message has pip's reason.
@@ -112,11 +118,16 @@ def resolve(
         built = _build_local(requirements, ours, note)
         arguments = [*_where(index_urls, (str(ours), *find_links)), *_for_target(python, platform)]
         wanted = [_as_wheel(text, built) for text in requirements]
+        if installed:
+            constraints = folder / "constraints.txt"
+            constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed.items())))
+            wanted += ["--constraint", str(constraints)]
         found = folder / "found"
         _pip(["download", "--dest", str(found), *arguments, *wanted], note)
         tool = folder / "tool"
         _pip(["download", "--dest", str(tool), "--no-deps", *arguments, "pip"], note)
-        packages = sorted((cache.put(path) for path in found.glob("*.whl")), key=lambda p: p.name)
+        kept = (cache.put(path) for path in found.glob("*.whl"))
+        packages = sorted((p for p in kept if installed.get(p.name) != p.version), key=lambda p: p.name)
         (installer,) = (cache.put(path) for path in tool.glob("*.whl"))
     if cuda := find_cuda(package.name for package in packages):
         raise BuildError(

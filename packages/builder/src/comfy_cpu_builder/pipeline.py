@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from comfy_cpu_builder.bake import BakeCache, bake_all, plan_bakes
 from comfy_cpu_builder.context import write_context
 from comfy_cpu_builder.lock import Lock, read_lock, require_fitting, write_lock
 from comfy_cpu_builder.locking import Places, Telling, fetch_all, make_lock
-from comfy_cpu_builder.manifest import manifest_models
-from comfy_cpu_builder.packages import WheelCache, default_cache
-from comfy_cpu_builder.plan import Plan, ask, choose_target, make_plan
+from comfy_cpu_builder.manifest import manifest_models, python_path
+from comfy_cpu_builder.packages import WheelCache, default_cache, find_cuda
+from comfy_cpu_builder.plan import TORCH, Plan, ask, choose_target, make_plan
 from comfy_cpu_builder.registry import find_base
 from comfy_cpu_builder.render import render
 from comfy_cpu_builder.sources import SourceCache
@@ -26,7 +29,7 @@ from comfy_cpu_builder.verify import VerifyOptions
 from comfy_cpu_builder.workflows import plan_workflow
 from comfy_cpu_core.errors import BuildError, InputError
 from comfy_cpu_core.fetch import Fetchers
-from comfy_cpu_core.image import BuildEngine, BuildEvent, BuildRequest, ImageInfo
+from comfy_cpu_core.image import BuildEngine, BuildEvent, BuildRequest, ContainerRequest, ImageInfo
 from comfy_cpu_core.tree import ModelTree
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildOptions",
+    "base_packages",
     "build_context",
     "check_base",
     "lock_for",
@@ -43,6 +47,13 @@ __all__ = [
     "write_files",
     "written_context",
 ]
+
+
+_LIST_PACKAGES = """
+import json
+from importlib import metadata
+print(json.dumps({d.metadata["Name"]: d.version for d in metadata.distributions()}))
+"""
 
 
 @dataclass(frozen=True)
@@ -117,10 +128,34 @@ def lock_for(
     if lock is not None:
         require_fitting(lock, plan, path)
         return lock
-    lock = make_lock(plan, places, lambda name: find_base(name, engine), telling)
+    installed = base_packages(plan, engine, telling.note)
+    lock = make_lock(plan, places, lambda name: find_base(name, engine), telling, installed)
     write_lock(lock, path)
     telling.note(f"wrote {path}")
     return lock
+
+
+def base_packages(plan: Plan, engine: BuildEngine | None, note: Callable[[str], None]) -> dict[str, str]:
+    """The Python packages that a base brings and that stay, name → version: those that have nothing to do with CUDA.
+
+    Raises:
+        BuildError: the base cannot be asked.
+    """
+    if plan.target != "worker-comfyui":
+        return {}
+    if engine is None or not engine.features().runs_containers or engine.inspect(plan.base) is None:
+        note(f"{plan.base} is not here: nobody knows which versions its Python packages have, and some may change")
+        return {}
+    container = engine.start(ContainerRequest(plan.base, command=("sleep", "infinity"), user="0"))
+    try:
+        done = container.execute((python_path(plan.target), "-c", _LIST_PACKAGES))
+    finally:
+        container.remove()
+    if done.code:
+        raise BuildError(f"{plan.base} has no {python_path(plan.target)}: {done.err.strip() or done.out.strip()}")
+    found = {canonicalize_name(name): version for name, version in json.loads(done.out).items()}
+    replaced = {*find_cuda(found), *(Requirement(text).name for text in plan.requirements), *TORCH}
+    return {name: version for name, version in found.items() if name not in replaced}
 
 
 def write_files(

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from comfy_cpu_core.plugins import Plugins
     from comfy_cpu_core.registry import NodeRegistry
 
-__all__ = ["Answers", "Distribution", "KnownClass", "Plan", "ask", "choose_target", "make_plan"]
+__all__ = ["TORCH", "Answers", "Distribution", "KnownClass", "Plan", "ask", "choose_target", "make_plan"]
 
 #: Where CPU builds of torch are: PyPI's for Linux bring CUDA.
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+#: What a worker's base has for CUDA, and gets for CPUs.
+TORCH = ("torch", "torchvision", "torchaudio")
 
 
 @dataclass(frozen=True)
@@ -314,8 +318,7 @@ def _requirements(
         ours.pop(Distribution("comfy-cpu-engine", version), None)
     found = {_pinned(distribution, extras) for distribution, extras in ours.items()}
     if target == "worker-comfyui":
-        names = ("torch", "torchvision", "torchaudio")
-        found |= {f"{name}=={number}+cpu" for name, number in zip(names, spec.worker_comfyui.torch, strict=True)}
+        found |= {f"{name}=={number}+cpu" for name, number in zip(TORCH, spec.worker_comfyui.torch, strict=True)}
     found |= {*spec.plugins, *spec.pip}
     found |= {str(Requirement(text)) for pack in packs for text in pack.requirements}
     found |= {str(Requirement(text)) for step in steps for text in step.requirements}

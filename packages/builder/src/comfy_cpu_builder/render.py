@@ -78,6 +78,8 @@ def render(plan: Plan, lock: Lock, *, baked: tuple[BakedModel, ...] = (), copy_l
         **{f"image{path}": text for path, text in image.items()},
         **{f"files{path}": text for path, text in plan.files.items()},
     }
+    if plan.target == "worker-comfyui":
+        files["tools/remove_cuda.py"] = _template("remove_cuda.py", {})
     return Rendered(
         files=dict(sorted(files.items())),
         executables=frozenset(f"image{path}" for path in _EXECUTABLE),
@@ -93,9 +95,12 @@ def _values(plan: Plan, lock: Lock, baked: tuple[BakedModel, ...], *, copy_link:
     return {
         "apt": plan.apt,
         "base": lock.base.reference,
+        "comfyui": layout.COMFYUI,
         "commands": plan.commands,
         "environment": tuple(sorted({**_environment(plan), **plan.environment}.items())),
         "epoch": layout.SOURCE_DATE_EPOCH,
+        "handler": plan.worker_comfyui.handler if plan.worker_comfyui else None,
+        "handler_path": layout.HANDLER,
         "has_files": bool(plan.files),
         "healthcheck": layout.HEALTHCHECK,
         "home": layout.HOME,

@@ -112,6 +112,6 @@ def _sources(lock: Lock) -> list[Any]:
 
 def _licence(text: str) -> list[Any]:
     """A licence as CycloneDX has it: an SPDX identifier or expression where it is one, else its name."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
 
     return [LicenseFactory().make_from_string(text)] if text else []

@@ -169,6 +169,8 @@ class DockerEngine:
         command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
         if request.read_only:
             command.append("--read-only")
+        if request.user is not None:
+            command += ["--user", request.user]
         for place in request.scratch:
             command += ["--tmpfs", f"{place}:rw,exec,mode=1777"]
         for source, target in request.mounts:

@@ -54,22 +54,29 @@ def _file_problem(file: Any, found: Any) -> str:
 
 def _nodes(facts: ImageFacts) -> Iterator[Finding]:
     nodes = facts.probe["nodes"]
-    if nodes is None:
-        return
-    if "problem" in nodes:
-        yield Finding(False, f"the node classes cannot be loaded: {nodes['problem']}")
-        return
-    for broken in nodes["broken"]:
-        yield Finding(False, f"plugin {broken}")
+    if nodes is not None:
+        if "problem" in nodes:
+            yield Finding(False, f"the node classes cannot be loaded: {nodes['problem']}")
+            return
+        for broken in nodes["broken"]:
+            yield Finding(False, f"plugin {broken}")
     if facts.manifest["target"] == "engine":
-        for workflow in facts.manifest["workflows"]:
-            missing = sorted(set(workflow["class_types"]) - set(nodes["known"]))
-            reasons = [f"{name} ({nodes['problems'].get(name, 'not installed')})" for name in missing]
-            count = len(workflow["class_types"])
-            yield Finding(
-                not missing,
-                f"{workflow['name']}: {f'missing {_some(reasons)}' if missing else f'all {count} node classes load'}",
-            )
+        known, problems = set((nodes or {}).get("known", ())), (nodes or {}).get("problems", {})
+    else:
+        # Whoever runs the workflow says what it has.
+        asked = facts.probe.get("comfyui")
+        if asked is None:
+            return
+        if "problem" in asked:
+            yield Finding(False, f"ComfyUI does not say which node classes it has: {asked['problem']}")
+            return
+        known, problems = set(asked["classes"]), {}
+    for workflow in facts.manifest["workflows"]:
+        missing = sorted(set(workflow["class_types"]) - known)
+        reasons = [f"{name} ({problems.get(name, 'not installed')})" for name in missing]
+        count = len(workflow["class_types"])
+        found = f"missing {_some(reasons)}" if missing else f"all {count} node classes load"
+        yield Finding(not missing, f"{workflow['name']}: {found}")
 
 
 def _workflows(facts: ImageFacts) -> Iterator[Finding]:
@@ -102,8 +109,12 @@ def _start(facts: ImageFacts) -> Iterator[Finding]:
     yield Finding(path in facts.info.command, f"the image starts {' '.join(facts.info.command) or 'nothing'}")
     if facts.manifest.get("comfyui"):
         starts = [line for line in script.splitlines() if "main.py" in line]
-        right = bool(starts) and all("--cpu" in line.split() for line in starts)
-        yield Finding(right, "ComfyUI starts with --cpu" if right else f"{path} starts ComfyUI without --cpu")
+        running = [command for command in facts.probe["processes"] if any("main.py" in part for part in command)]
+        right = all("--cpu" in line.split() for line in starts) and all("--cpu" in command for command in running)
+        if starts or running:
+            yield Finding(right, "ComfyUI starts with --cpu" if right else f"{path} starts ComfyUI without --cpu")
+        elif facts.start_seconds is not None:
+            yield Finding(False, "no ComfyUI runs in the container")
     handler = facts.probe["handler"]
     if handler:
         right = handler["there"] and handler["path"] in script

@@ -100,29 +100,31 @@ def _run_it(
     note("starting it")
     request = ContainerRequest(info.id, environment={"SERVE_API_LOCALLY": "true"})
     runs: list[WorkflowRun] = []
-    memory: int | None = None
+    processes: Mapping[str, Any] = {}
     started = time.monotonic()
     with _Running(engine, request) as container:
         python = (manifest["python"],)
         problem = _wait_until_ready(container, python, manifest, started + options.start_timeout_s)
         seconds = None if problem else time.monotonic() - started
         if not problem:
+            if manifest.get("comfyui"):
+                probe = {**probe, "comfyui": _ask(container, python, {"do": "comfyui"}, _PROBE_S)}
             for workflow in manifest["workflows"]:
                 note(f"running {workflow['name']}")
                 runs.append(_run_workflow(container, python, manifest, workflow, options))
             if container.running():
-                memory = int(_ask(container, python, {"do": "memory"}, _PROBE_S)["bytes"])
+                processes = _ask(container, python, {"do": "processes"}, _PROBE_S)
         log = container.log()
     return ImageFacts(
         info=info,
         manifest=manifest,
-        probe=probe,
+        probe={**probe, "processes": processes.get("commands", [])},
         outputs=outputs,
         runs=tuple(runs),
         log=log,
         start_seconds=seconds,
         start_problem=problem,
-        peak_memory_bytes=memory,
+        peak_memory_bytes=processes.get("peak_bytes"),
         limits=options.limits,
         price_per_hour_usd=options.price_per_hour_usd,
     )

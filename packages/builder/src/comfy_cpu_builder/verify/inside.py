@@ -1,8 +1,8 @@
 """What runs inside the container: sent there on standard input, with nothing but Python's own library to rely on.
 
 Whoever sends it puts a call of `main` behind it, with a request as JSON; the answer is JSON on standard output. ``{"do": "probe"}`` looks at the
-file system, ``{"do": "ready"}`` asks whether the worker takes jobs, ``{"do": "run"}`` runs one workflow through the
-worker's API as a client does, ``{"do": "memory"}`` adds up what the processes used at most.
+file system, ``{"do": "ready"}`` asks whether the worker takes jobs, ``{"do": "comfyui"}`` which classes its ComfyUI has, ``{"do": "run"}`` runs one workflow through the
+worker's API as a client does, ``{"do": "processes"}`` tells which run and what they used at most.
 """
 
 import base64
@@ -117,13 +117,13 @@ def workflow(root: str, name: str) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def call(path: str, body: Document | None = None, timeout: float = 10) -> tuple[int, Any]:
-    """Call the worker: HTTP status and the document that it answers."""
+def call(path: str, body: Document | None = None, timeout: float = 10, port: int = 8000) -> tuple[int, Any]:
+    """Call the worker (or ComfyUI): HTTP status and the document that it answers."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     if os.environ.get("COMFY_CPU_TOKEN"):
         headers["Authorization"] = "Bearer " + os.environ["COMFY_CPU_TOKEN"]
-    request = urllib.request.Request("http://127.0.0.1:8000" + path, data=data, headers=headers)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data, headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the worker is in this container
     try:
         with opener.open(request, timeout=timeout) as answer:
@@ -144,6 +144,15 @@ def ready(request: Document) -> Document:
         return {"ready": False, "problem": str(error)}
     # The SDK's own server has no probe: that it answers at all must do.
     return {"ready": status == 200 or request["any_answer"], "problem": str((document or {}).get("problem", ""))}
+
+
+def comfyui(request: Document) -> Document:
+    """The node classes that the ComfyUI says it has."""
+    try:
+        status, document = call("/object_info", timeout=120, port=8188)
+    except (OSError, ValueError) as error:
+        return {"problem": str(error)}
+    return {"classes": sorted(document)} if status == 200 else {"problem": f"HTTP {status}"}
 
 
 def run(request: Document) -> Document:
@@ -203,20 +212,24 @@ def picture(image: Any) -> Document:
     return described
 
 
-def memory(request: Document) -> Document:
-    """What the processes used at most, added up: pages that they share count for each."""
-    total = 0
-    for status in Path("/proc").glob("[0-9]*/status"):
+def processes(request: Document) -> Document:
+    """The command of every process, and what all used at most, added up: pages that they share count for each."""
+    commands, peak = [], 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) == os.getpid():
+            continue
         try:
-            text = status.read_text()
+            status, command = (folder / "status").read_text(), (folder / "cmdline").read_bytes()
         except OSError:  # it has ended
             continue
-        if int(status.parent.name) != os.getpid() and (match := re.search(r"^VmHWM:\s+(\d+) kB", text, re.M)):
-            total += int(match[1]) * 1024
-    return {"bytes": total}
+        commands.append([part.decode(errors="replace") for part in command.split(b"\0") if part])
+        if match := re.search(r"^VmHWM:\s+(\d+) kB", status, re.M):
+            peak += int(match[1]) * 1024
+    return {"commands": sorted(commands), "peak_bytes": peak}
 
 
 def main(request: str) -> None:
     """Do what is asked, and print the answer."""
     asked = json.loads(request)
-    json.dump({"probe": probe, "ready": ready, "run": run, "memory": memory}[asked["do"]](asked), sys.stdout)
+    doers = {"probe": probe, "ready": ready, "comfyui": comfyui, "run": run, "processes": processes}
+    json.dump(doers[asked["do"]](asked), sys.stdout)

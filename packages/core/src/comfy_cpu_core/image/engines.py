@@ -114,6 +114,7 @@ class ContainerRequest:
         read_only: whether its root file system is.
         scratch: directories that can be written, in memory.
         mounts: (directory of the host, path in the container), read-only.
+        user: instead of the image's own; None for that.
     """
 
     image: str
@@ -123,6 +124,7 @@ class ContainerRequest:
     read_only: bool = True
     scratch: tuple[str, ...] = ("/tmp",)  # noqa: S108 - inside the container
     mounts: tuple[tuple[Path, str], ...] = ()
+    user: str | None = None
 
 
 class Container(Protocol):

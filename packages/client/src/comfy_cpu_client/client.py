@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from comfy_cpu_client.prepare import FileInput, Prepared, prepare
 from comfy_cpu_core.errors import InputError, UsageError
 from comfy_cpu_core.plugins import Plugins, get_plugins
-from comfy_cpu_core.registry import get_registry
-from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, TargetType
+from comfy_cpu_core.registry import NodeRegistry, get_registry
+from comfy_cpu_core.results import EventSink, Job, JobStatus, KnowsNodes, Result, Target, TargetType
 
 if TYPE_CHECKING:
     from comfy_cpu_core.workflow import Workflow
@@ -71,8 +71,10 @@ class Client:
     """Runs workflows on a target.
 
     Args:
-        target: ``embedded`` (in this process); the plugins that are installed decide what else there is.
-        options: what the target takes; for ``embedded``: ``models``, the model tree's directory.
+        target: ``embedded`` (in this process), or ``comfyui+http(s)://HOST:8188`` (a ComfyUI server); the plugins that
+            are installed decide what else there is.
+        options: what the target takes; for ``embedded``: ``models``, the model tree's directory; for a ComfyUI see
+            `comfy_cpu_client.comfyui.Settings`.
 
     A client may be used from several threads. It is a context manager; `close` gives back what the target holds.
     """
@@ -80,7 +82,7 @@ class Client:
     def __init__(self, target: str = "embedded", **options: Any) -> None:
         self.target = target
         self._plugins = get_plugins()
-        self._registry = get_registry()
+        self._registry: NodeRegistry | None = None
         self._target: Target = _target_type(target, self._plugins).open(target, options)
 
     def __enter__(self) -> Self:
@@ -113,21 +115,25 @@ class Client:
     ) -> Prepared:
         """Read a workflow, set its inputs and convert it for a CPU, without running it.
 
+        A target that knows node classes of its own is asked for them the first time.
+
         Raises:
             WorkflowError: the workflow cannot be read, or has no such node or input.
             InputError: a file cannot be read.
+            TargetError: the target cannot be asked.
         """
         # Imported here because every `comfy-cpu --help` imports this module.
         from comfy_cpu_core.workflow import Workflow, load
 
-        loaded = workflow if isinstance(workflow, Workflow) else load(workflow, self._registry.signatures)
+        registry = self._known_nodes()
+        loaded = workflow if isinstance(workflow, Workflow) else load(workflow, registry.signatures)
         return prepare(
             loaded,
             inputs={key: _read(f"input {key}", key, value) for key, value in (inputs or {}).items()},
             files={name: _read(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
-            registry=self._registry,
+            registry=registry,
             convert=convert,
         )
 
@@ -140,6 +146,7 @@ class Client:
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Run:
         """Start a run and come back at once.
@@ -151,6 +158,7 @@ class Client:
             set: ``NODE.INPUT`` → a value for it.
             convert: whether to convert the workflow for a CPU.
             timeout_s: seconds after which the run ends with status ``timed_out``.
+            comfy_org_api_key: for ComfyUI's paid nodes; secret.
             on_event: called with every `Progress`, from another thread.
 
         Raises:
@@ -159,7 +167,8 @@ class Client:
             TargetError: the target cannot be reached.
         """
         prepared = self.prepare(workflow, inputs=inputs, files=files, set=set, convert=convert)
-        return Run(prepared, self._target.submit(prepared.request(timeout_s), on_event=on_event))
+        request = prepared.request(timeout_s, comfy_org_api_key)
+        return Run(prepared, self._target.submit(request, on_event=on_event))
 
     def run(
         self,
@@ -170,6 +179,7 @@ class Client:
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Result:
         """Run a workflow and wait for its result; the arguments are those of `submit`.
@@ -184,6 +194,7 @@ class Client:
             set=set,
             convert=convert,
             timeout_s=timeout_s,
+            comfy_org_api_key=comfy_org_api_key,
             on_event=on_event,
         )
         try:
@@ -191,6 +202,14 @@ class Client:
         except BaseException:
             run.cancel()
             raise
+
+    def _known_nodes(self) -> NodeRegistry:
+        if self._registry is None:
+            if isinstance(self._target, KnowsNodes):
+                self._registry = NodeRegistry(self._plugins, object_info=self._target.object_info())
+            else:
+                self._registry = get_registry()
+        return self._registry
 
 
 def _target_type(target: str, plugins: Plugins) -> TargetType:

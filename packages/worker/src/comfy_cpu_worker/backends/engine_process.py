@@ -53,7 +53,8 @@ class EngineOptions:
         deadline_grace_s: a run that goes on for that long after its deadline is ended by force.
         cancel_grace_s: a run that goes on for that long after it was cancelled is ended by force.
         heartbeat_s: time between two signs of life.
-        hang_s: a process that gives no sign of life for that long is ended by force.
+        hang_s: a process that gives no sign of life for that long is ended by force. Native code that holds Python's
+            lock keeps it from giving one: longer than any library needs for one step.
         wait_s: how long a job waits for a process that is being started again.
     """
 

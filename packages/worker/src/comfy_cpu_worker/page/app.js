@@ -154,7 +154,7 @@ async function run(chosen) {
   try {
     const befores = await files.befores(shown);
     const inputs = await files.inputs();
-    job.id = await api.submit({ workflow: chosen.document, inputs, outputs: { previews: true } });
+    job.id = await api.submit({ workflow: chosen.document, inputs, outputs: { delivery: "base64", previews: true } });
     if (job.cancelled) await api.cancel(job.id);
     await showOutcome(readOutcome(await api.follow(job.id, progress)), chosen, befores, shown);
   } catch (error) {

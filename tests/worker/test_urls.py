@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -290,6 +291,17 @@ def test_a_body_that_is_too_large(server: RoughServer, handler: Any) -> None:
     server.paths["/x"] = handler
     with pytest.raises(JobTooLarge, match=r"http://127\.0\.0\.1 gives more than 100,000 bytes"):
         get(server)
+
+
+def test_a_bomb_takes_no_memory(server: RoughServer) -> None:
+    server.paths["/x"] = answer(gzip.compress(bytes(50_000_000)), headers={"Content-Encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        with pytest.raises(JobTooLarge):
+            get(server)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def drip(prefix: bytes) -> Handler:

@@ -45,6 +45,8 @@ _CONNECT_SECONDS = (0.5, 10.0)
 # So many times a prompt must be nowhere before it counts as lost.
 _NOWHERE = 3
 
+_URGENT = frozenset({"interrupt", "delete"})
+
 _END = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
@@ -143,7 +145,8 @@ class PromptRun:
             self._end("timed_out", (_late(message),), now)
         if self.over:
             return None, 0.0
-        ask = min(self._agenda, key=lambda ask: self._agenda[ask])
+        # Nothing may come between the look whether it runs and the interrupt.
+        ask = min(self._agenda, key=lambda ask: (ask not in _URGENT, self._agenda[ask]))
         if self._agenda[ask] <= now:
             del self._agenda[ask]
             return ask, 0.0

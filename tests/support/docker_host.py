@@ -81,6 +81,17 @@ class DockerHost:
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
         return done.stdout.decode()
 
+    def logs(self, container: str) -> str:
+        """What a container has printed so far, stdout and stderr."""
+        done = subprocess.run(
+            ["/usr/bin/docker", "logs", container],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **self.environment},
+        )
+        return done.stdout.decode()
+
     def derive(self, image: str, *instructions: str) -> str:
         """An image made of another one by a few instructions of a Dockerfile; give its id."""
         text = "\n".join([f"FROM {image}", *instructions]) + "\n"

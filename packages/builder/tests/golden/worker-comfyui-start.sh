@@ -46,6 +46,7 @@ handler_pid=$!
 
 # Both get the signal; the container ends when they have ended.
 stopping=""
+# shellcheck disable=SC2317 # the trap calls it
 stop() {
   stopping=1
   kill -TERM "$handler_pid" "$comfyui_pid" 2>/dev/null || true

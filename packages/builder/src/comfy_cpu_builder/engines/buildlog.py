@@ -15,6 +15,7 @@ _CLASSIC = re.compile(r"(?:\[\d+/\d+\] )?(?:Step|STEP) (?P<number>\d+)/(?P<total
 # BuildKit: "#7 [stage-1 3/9] RUN …", then "#7 0.512 a line of its output", "#7 ERROR: …", "#7 DONE 1.2s".
 _BUILDKIT = re.compile(r"#(?P<id>\d+) (?P<rest>.*)")
 _VERTEX = re.compile(r"\[(?:(?P<stage>[\w.-]+) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)")
+_EXIT_CODE = re.compile(r"exit code: \d+$")
 _TIMED = re.compile(r"\d+\.\d+ (?P<text>.*)")
 
 _KEPT = 15
@@ -46,6 +47,8 @@ class BuildLog:
         if match := _BUILDKIT.fullmatch(line):
             return self._feed_buildkit(match["id"], match["rest"])
         self._tail.append(line)
+        if self._steps:
+            return None  # BuildKit's summary: it repeats what the steps have said
         if self._current is not None and not line.startswith(" ---> "):
             self._current.lines.append(line)
         return BuildEvent("line", line)
@@ -60,10 +63,12 @@ class BuildLog:
         if rest.startswith(("ERROR", "CANCELED")):
             if rest.startswith("ERROR") and self._failed is None:
                 self._failed = step
-                step.lines.append(rest)
+                exit_code = _EXIT_CODE.search(rest)
+                step.lines.append(exit_code[0] if exit_code else rest)
             return None
         if match := _TIMED.fullmatch(rest):
-            step.lines.append(match["text"])
+            if match["text"].strip():
+                step.lines.append(match["text"])
             return BuildEvent("line", match["text"])
         return None
 

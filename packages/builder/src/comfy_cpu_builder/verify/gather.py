@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,9 @@ def gather_facts(
             for check in checks
             if check.commands
         }
+    # The image's user cannot look into every directory.
+    with _Running(engine, replace(quiet, user="0")) as container:
+        probe["cuda_files"] = _ask(container, python, {"do": "cuda"}, _PROBE_S)["files"]
     return _run_it(info, engine, manifest, probe, outputs, options, note)
 
 

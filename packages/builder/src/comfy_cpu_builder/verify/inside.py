@@ -1,7 +1,7 @@
 """What runs inside the container: sent there on standard input, with nothing but Python's own library to rely on.
 
-Whoever sends it puts a call of `main` behind it, with a request as JSON; the answer is JSON on standard output. ``{"do": "probe"}`` looks at the
-file system, ``{"do": "ready"}`` asks whether the worker takes jobs, ``{"do": "comfyui"}`` which classes its ComfyUI has, ``{"do": "run"}`` runs one workflow through the
+Whoever sends it puts a call of `main` behind it, with a request as JSON; the answer is JSON on standard output. ``{"do": "cuda"}`` looks for
+libraries of CUDA, ``{"do": "probe"}`` at all else that lies there, ``{"do": "ready"}`` asks whether the worker takes jobs, ``{"do": "comfyui"}`` which classes its ComfyUI has, ``{"do": "run"}`` runs one workflow through the
 worker's API as a client does, ``{"do": "processes"}`` tells which run and what they used at most.
 """
 
@@ -59,7 +59,6 @@ def probe(request: Document) -> Document:
         "uid": os.getuid(),
         "read_only": not os.access("/", os.W_OK),
         "environment": {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "FORCE_CUDA")},
-        "cuda_files": cuda_files(),
         "packages": sorted({d.metadata["Name"].lower(): d.version for d in metadata.distributions()}.items()),
         "torch": torch(),
         "models": {f["target"]: model(manifest["models_root"], f) for m in manifest["models"] for f in m["files"]},
@@ -70,13 +69,13 @@ def probe(request: Document) -> Document:
     }
 
 
-def cuda_files() -> list[str]:
+def cuda(request: Document) -> Document:
     """Every file that is a library for a GPU of Nvidia, by its name."""
-    found = []
+    found: list[str] = []
     for folder, folders, files in os.walk("/"):
         folders[:] = [name for name in folders if f"/{name}" not in SKIPPED or folder != "/"]
         found += [str(Path(folder, name)) for name in files if CUDA.fullmatch(name)]
-    return sorted(found)
+    return {"files": sorted(found)}
 
 
 def torch() -> Document | None:
@@ -231,5 +230,5 @@ def processes(request: Document) -> Document:
 def main(request: str) -> None:
     """Do what is asked, and print the answer."""
     asked = json.loads(request)
-    doers = {"probe": probe, "ready": ready, "comfyui": comfyui, "run": run, "processes": processes}
+    doers = {"cuda": cuda, "probe": probe, "ready": ready, "comfyui": comfyui, "run": run, "processes": processes}
     json.dump(doers[asked["do"]](asked), sys.stdout)

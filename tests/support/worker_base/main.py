@@ -1,0 +1,35 @@
+"""Stands in for ComfyUI's main.py in a test image: says how it was started, and which classes it has."""
+
+import json
+import os
+import signal
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+CLASSES = os.environ.get("STAND_IN_CLASSES", "").split(",")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(dict.fromkeys(CLASSES, {})).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def end(number, frame):
+    print(f"comfyui: signal {number}", flush=True)
+    sys.exit(0)
+
+
+signal.signal(signal.SIGTERM, end)
+print("comfyui:", json.dumps(sys.argv[1:]), "preload:", os.environ.get("LD_PRELOAD", ""), flush=True)
+print("comfyui threads:", os.environ.get("OMP_NUM_THREADS"), flush=True)
+if "COMFYUI_DIES" in os.environ:
+    time.sleep(0.5)
+    sys.exit(int(os.environ["COMFYUI_DIES"]))
+ThreadingHTTPServer(("127.0.0.1", 8188), Handler).serve_forever()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,47 @@ def test_plain_docker_builds_the_exported_context(
     shared = inspect(docker, IMAGE)["RootFS"]["Layers"]
     # The base's and the models' layers: the same bytes, whoever builds them.
     assert layers[:3] == shared[:3]
+
+
+def test_with_the_lock_nothing_is_looked_up(engine_project: Project, tmp_path: Path) -> None:
+    """In a network namespace of its own, which has no interface but a loopback that is down."""
+    command = [
+        "unshare",
+        "--net",
+        sys.executable,
+        "-m",
+        "comfy_cpu_core.cli",
+        "build",
+        "--output",
+        tmp_path / "context",
+    ]
+    environment = {"COMFY_CPU_MODELS": str(engine_project.models), "XDG_CACHE_HOME": str(engine_project.cache)}
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=engine_project.folder,
+        env={**os.environ, **environment, "DOCKER_HOST": "unix:///nowhere"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "context" / "Dockerfile").is_file()
+
+
+def test_values_reach_the_image_as_they_are(engine_project: Project, tmp_path: Path, stand_in_source: Path) -> None:
+    project = Project(tmp_path, engine_project.cache, engine_project.environment)
+    spec = write_spec(tmp_path, stand_in_source, extra='environment = { NASTY = "$(touch /pwned) `x` \\\\ ${HOME}" }')
+    shutil.copy(engine_project.folder / "comfy-cpu.lock", tmp_path)
+    identity = project.json("build", "--no-verify")["id"]
+    shown = subprocess.run(
+        ["/usr/bin/docker", "run", "--rm", "--network", "none", identity, "printenv", "NASTY"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **engine_project.environment},
+    )
+    assert shown.stdout == "$(touch /pwned) `x` \\ ${HOME}\n"
+    spec.write_text(spec.read_text().replace(TEST_BASE, "localhost/not-there:1"))
+    done = project.comfy_cpu("build", "--no-verify", code=5)
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -67,10 +67,14 @@ def build_base(docker: DockerHost, folder: Path) -> None:
                 pretend_installed("torch", "2.5.0+cu124", "torch/__init__.py", "torch/lib/libtorch_cuda.so"),
                 pretend_installed("nvidia_cublas_cu12", "12.4.5.8", "nvidia/cublas/lib/libcublas.so.12"),
                 pretend_installed("filelock", "3.20.0", "filelock.py"),
-                "RUN mkdir -p /usr/local/cuda-12.4/lib64 && touch /usr/local/cuda-12.4/lib64/libcudart.so.12.4.99"
-                " && ln -s cuda-12.4 /usr/local/cuda",
-                "RUN printf '#!/bin/sh\\necho manager: $1\\nexit ${MANAGER_EXIT:-0}\\n' > /usr/local/bin/comfy-manager-set-mode"
-                " && chmod +x /usr/local/bin/comfy-manager-set-mode && touch /comfyui/folder_paths.py",
+                (
+                    "RUN mkdir -p /usr/local/cuda-12.4/lib64 && touch /usr/local/cuda-12.4/lib64/libcudart.so.12.4.99"
+                    " && ln -s cuda-12.4 /usr/local/cuda"
+                ),
+                (
+                    "RUN printf '#!/bin/sh\\necho manager: $1\\nexit ${MANAGER_EXIT:-0}\\n' > /usr/local/bin/comfy-manager-set-mode"
+                    " && chmod +x /usr/local/bin/comfy-manager-set-mode && touch /comfyui/folder_paths.py"
+                ),
                 "COPY main.py /comfyui/main.py",
                 "COPY handler.py /handler.py",
             ]
@@ -210,3 +214,25 @@ def test_it_verifies(docker: DockerHost, worker_project: Project) -> None:
     assert "ComfyUI starts with --cpu" in found["start"]
     assert "the handler /handler.py is where the start script expects it" in found["start"]
     assert found["torch"] == ["torch 2.5.0+cpu"]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "problem"),
+    [
+        ("RUN sed -i 's/ --cpu / /' /start.sh", "start: /start.sh starts ComfyUI without --cpu"),
+        ("RUN mv /handler.py /other.py", "start: the handler /handler.py is missing"),
+        ("RUN sed -i 's#/handler.py#/src/handler.py#' /start.sh", "start: /start.sh expects the handler elsewhere"),
+        (f"RUN printf 'class version:\\n    cuda = \"12.4\"\\n__version__ = \"2.5.0\"\\n' > {SITE}/torch/__init__.py",
+         "torch: torch 2.5.0 is built for CUDA 12.4"),
+    ],
+)  # fmt: skip
+def test_what_is_broken_is_named(instruction: str, problem: str, docker: DockerHost, worker_project: Project) -> None:
+    broken = docker.derive(IMAGE, "USER 0", instruction, "USER 10001")
+    answer = worker_project.json("verify", broken, "--spec", "comfy-cpu.toml", "--no-start", code=5)
+    assert any(problem in found for found in answer["problems"]), answer["problems"]
+
+
+def test_a_class_that_the_comfyui_lacks_is_named(docker: DockerHost, worker_project: Project) -> None:
+    broken = docker.derive(IMAGE, "ENV STAND_IN_CLASSES=LoadImage")
+    answer = worker_project.json("verify", broken, code=5)
+    assert any("nodes: cutout: missing BEN2_ONNX_RemoveBg" in found for found in answer["problems"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ __all__ = ["show_verification", "verify"]
     "--spec", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="The image's comfy-cpu.toml: its pictures, its limits, and what its lock says of the models.",
 )  # fmt: skip
+@click.option("--start/--no-start", default=True, help="Run its workflows (default), or only look inside.")
 @engine_option
 @json_option
-def verify(*, image: str, spec: Path | None, engine: str | None, as_json: bool) -> int:
+def verify(*, image: str, spec: Path | None, start: bool, engine: str | None, as_json: bool) -> int:
     """Look at a finished image: is everything in it, does every workflow run, and at what price.
 
     The image is started as it will be used, with the network off, a read-only root file system and no rights, and each
@@ -37,7 +39,7 @@ def verify(*, image: str, spec: Path | None, engine: str | None, as_json: bool) 
 
     plugins = load_plugins(os.environ, strict=True)
     checks = tuple(plugins.unique("comfy_cpu_checks", "name", "check").values())
-    options = _options(spec)
+    options = replace(_options(spec), start=start)
     facts = gather_facts(image, open_engine(engine, plugins, os.environ), checks, options, note)
     verification = run_checks(image, checks, facts)
     if as_json:

@@ -238,6 +238,7 @@ class CommandContainer:
 def image_info(document: Mapping[str, Any], history: list[tuple[str, int]]) -> ImageInfo:
     """An ``image inspect`` of Docker or Podman."""
     config = document.get("Config") or {}
+    health = tuple((config.get("Healthcheck") or document.get("Healthcheck") or {}).get("Test") or ())
     identity = str(document["Id"])
     return ImageInfo(
         id=identity if identity.startswith("sha256:") else f"sha256:{identity}",
@@ -249,7 +250,7 @@ def image_info(document: Mapping[str, Any], history: list[tuple[str, int]]) -> I
         command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
         environment=dict(entry.partition("=")[::2] for entry in config.get("Env") or ()),
         labels=dict(config.get("Labels") or {}),
-        healthcheck=tuple((config.get("Healthcheck") or document.get("Healthcheck") or {}).get("Test") or ()),
+        healthcheck=() if health == ("NONE",) else health,
     )
 
 

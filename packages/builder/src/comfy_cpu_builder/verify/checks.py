@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -117,11 +118,19 @@ def _start(facts: ImageFacts) -> Iterator[Finding]:
             yield Finding(False, "no ComfyUI runs in the container")
     handler = facts.probe["handler"]
     if handler:
-        right = handler["there"] and handler["path"] in script
-        where = (
-            "is where the start script expects it" if right else "is missing, or the start script expects it elsewhere"
-        )
-        yield Finding(right, f"the handler {handler['path']} {where}")
+        if not handler["there"]:
+            yield Finding(False, f"the handler {handler['path']} is missing")
+        elif not any(handler["path"] in shlex.split(line, comments=True) for line in _quotable(script)):
+            yield Finding(False, f"{path} expects the handler elsewhere than at {handler['path']}")
+        else:
+            yield Finding(True, f"the handler {handler['path']} is where the start script expects it")
+
+
+def _quotable(script: str) -> Iterator[str]:
+    """The lines of a script that can be taken apart into words."""
+    for line in script.replace("(", " ").replace(")", " ").splitlines():
+        if line.count("'") % 2 == 0 and line.count('"') % 2 == 0:
+            yield line
 
 
 def _user(facts: ImageFacts) -> Iterator[Finding]:
@@ -132,6 +141,8 @@ def _user(facts: ImageFacts) -> Iterator[Finding]:
 
 
 def _runs(facts: ImageFacts) -> Iterator[Finding]:
+    if not facts.started:
+        return
     if facts.start_seconds is None:
         yield Finding(False, f"the worker never was ready: {facts.start_problem}")
         return
@@ -150,7 +161,7 @@ def _runs(facts: ImageFacts) -> Iterator[Finding]:
 
 
 def _log(facts: ImageFacts) -> Iterator[Finding]:
-    for bad in _BAD_LINES:
+    for bad in _BAD_LINES if facts.started else ():
         line = next((line for line in facts.log.splitlines() if bad in line), None)
         yield Finding(
             line is None, f"the log says: {line.strip()[:160]}" if line else f"nothing about {bad} in the log"
@@ -175,7 +186,7 @@ def _limited(
 ) -> Iterator[Finding]:
     most = facts.limits.get(limit)
     if value is None:
-        if most is not None:
+        if most is not None and facts.started:
             yield Finding(False, f"{what}: not measured, and {limit} is {most:g}")
         return
     over = most is not None and value > most

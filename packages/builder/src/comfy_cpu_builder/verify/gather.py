@@ -41,6 +41,7 @@ class VerifyOptions:
         models: what a lock says of the models, as in `comfy_cpu_builder.manifest`; None to believe the image.
         workflows: what a plan says of the workflows (name → sha256); None to believe the image.
         limits, price_per_hour_usd: of the spec.
+        start: whether to start it and run its workflows, or only to look inside.
         start_timeout_s, job_timeout_s: how long to wait, in seconds.
     """
 
@@ -50,6 +51,7 @@ class VerifyOptions:
     workflows: Mapping[str, str] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     price_per_hour_usd: float | None = None
+    start: bool = True
     start_timeout_s: float = 300
     job_timeout_s: float = 1800
 
@@ -88,6 +90,9 @@ def gather_facts(
     # The image's user cannot look into every directory.
     with _Running(engine, replace(quiet, user="0")) as container:
         probe["cuda_files"] = _ask(container, python, {"do": "cuda"}, _PROBE_S)["files"]
+    if not options.start:
+        probe["processes"] = []
+        return ImageFacts(info, manifest, probe, outputs, started=False, limits=options.limits)
     return _run_it(info, engine, manifest, probe, outputs, options, note)
 
 
@@ -184,12 +189,14 @@ def _wait_until_ready(
 ) -> str:
     """Wait until the worker takes jobs; give why it does not, or nothing."""
     request = {"do": "ready", "path": "/ready", "any_answer": _sdk_serves(manifest)}
-    problem = ""
     while True:
         if not container.running():
             lines = [line for line in container.log().splitlines() if line.strip()]
             return f"it ended: {lines[-1] if lines else 'it printed nothing'}"
-        answer = _ask(container, python, request, 60)
+        try:
+            answer = _ask(container, python, request, 60)
+        except BuildError as error:
+            answer = {"ready": False, "problem": str(error)}  # it may have ended meanwhile: the next round tells
         if answer["ready"]:
             return ""
         problem = str(answer["problem"])

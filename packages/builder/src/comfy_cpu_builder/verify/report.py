@@ -49,6 +49,7 @@ class Verification:
         return {
             "image": self.image,
             "ok": self.ok,
+            "problems": self.problems,
             "checks": [
                 {"name": r.name, "summary": r.summary, "ok": r.ok, "findings": [vars(f) for f in r.findings]}
                 for r in self.results

@@ -55,6 +55,7 @@ class ImageFacts:
         probe: what was found inside, see `comfy_cpu_builder.verify`.
         outputs: what the commands of each check gave, by the check's name, in the order of its commands.
         runs: one for each workflow.
+        started: whether a container was started at all; if not, there are no runs, no log and no times.
         log: what the container printed.
         start_seconds: from starting the container until the worker was ready; None if it never was.
         start_problem: why it never was ready, or empty.
@@ -68,6 +69,7 @@ class ImageFacts:
     probe: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, tuple[CommandOutput, ...]] = field(default_factory=dict)
     runs: tuple[WorkflowRun, ...] = ()
+    started: bool = True
     log: str = ""
     start_seconds: float | None = None
     start_problem: str = ""

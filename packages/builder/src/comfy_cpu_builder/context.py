@@ -121,20 +121,22 @@ def _swap(part: Path, directory: Path) -> None:
 def _write(path: Path, data: bytes, *, executable: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    path.chmod(0o755 if executable else 0o644)
+    if executable:
+        path.chmod(0o755)
 
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     copy_file(source, target)
-    target.chmod(0o644)
 
 
 def _settle(root: Path) -> None:
-    """Give everything its time, and folders their mode, whatever the umask is."""
+    """Give everything its time and its mode, whatever the umask is."""
     for folder, _, files in os.walk(root, topdown=False):
         for name in files:
-            os.utime(Path(folder, name), (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH))
+            path = Path(folder, name)
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+            os.utime(path, (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH))
         Path(folder).chmod(0o755)
         os.utime(folder, (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH))
 

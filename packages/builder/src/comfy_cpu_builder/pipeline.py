@@ -226,12 +226,13 @@ def build_context(
     return info
 
 
-def verify_options(spec: ImageSpec, lock: Lock | None) -> VerifyOptions:
-    """What a spec and its lock say about verifying the image."""
+def verify_options(spec: ImageSpec, lock: Lock | None, plan: Plan | None = None) -> VerifyOptions:
+    """What a spec, its lock and its plan say about verifying the image."""
     return VerifyOptions(
         inputs={workflow.name: workflow.inputs for workflow in spec.workflows},
         values={workflow.name: workflow.values for workflow in spec.workflows},
         models=None if lock is None else manifest_models(lock),
+        workflows=None if plan is None else {workflow.name: workflow.sha256 for workflow in plan.workflows},
         limits=spec.limits,
         price_per_hour_usd=spec.price_per_hour_usd,
     )

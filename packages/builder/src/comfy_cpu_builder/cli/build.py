@@ -22,6 +22,7 @@ from comfy_cpu_core.cli.options import models_option
 
 if TYPE_CHECKING:
     from comfy_cpu_builder.lock import Lock
+    from comfy_cpu_builder.plan import Plan
     from comfy_cpu_builder.spec import ImageSpec
     from comfy_cpu_builder.verify import Verification
     from comfy_cpu_core.image import BuildEngine, ImageInfo
@@ -124,7 +125,7 @@ def build(
             context = stack.enter_context(written_context(planned, locked, builder, places, plugins, telling))
         with build_progress() as on_event:
             info = build_context(context, planned, builder, options, on_event)
-    verification = _verify(wanted, locked, info, builder, plugins, as_json=as_json) if verifies else None
+    verification = _verify(wanted, planned, locked, info, builder, plugins, as_json=as_json) if verifies else None
     if verification is not None and not verification.ok:
         note(f"the image {info.id} was built, and gets no name")
         return 5
@@ -137,14 +138,16 @@ def build(
 
 
 def _verify(
-    spec: ImageSpec, lock: Lock, info: ImageInfo, engine: BuildEngine, plugins: Plugins, *, as_json: bool
+    spec: ImageSpec, plan: Plan, lock: Lock, info: ImageInfo, engine: BuildEngine, plugins: Plugins, *, as_json: bool
 ) -> Verification:
     from comfy_cpu_builder.cli.verify import show_verification
     from comfy_cpu_builder.pipeline import verify_options
     from comfy_cpu_builder.verify import gather_facts, run_checks
 
     checks = tuple(plugins.unique("comfy_cpu_checks", "name", "check").values())
-    verification = run_checks(info.id, checks, gather_facts(info.id, engine, checks, verify_options(spec, lock), note))
+    verification = run_checks(
+        info.id, checks, gather_facts(info.id, engine, checks, verify_options(spec, lock, plan), note)
+    )
     show_verification(verification, quiet=as_json)
     return verification
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def end(number, frame):
-    print(f"handler: signal {number}", flush=True)
+    sys.stdout.write(f"handler: signal {number}\n")
     sys.exit(int(os.environ.get("HANDLER_EXIT", "0")))
 
 
@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 signal.signal(signal.SIGTERM, end)
-print("handler:", json.dumps(sys.argv[1:]), flush=True)
+sys.stdout.write(f"handler: {json.dumps(sys.argv[1:])}\n")
 if "HANDLER_DIES" in os.environ:
     time.sleep(0.5)
     sys.exit(int(os.environ["HANDLER_DIES"]))

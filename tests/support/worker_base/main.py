@@ -22,13 +22,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def end(number, frame):
-    print(f"comfyui: signal {number}", flush=True)
+    sys.stdout.write(f"comfyui: signal {number}\n")
     sys.exit(0)
 
 
 signal.signal(signal.SIGTERM, end)
-print("comfyui:", json.dumps(sys.argv[1:]), "preload:", os.environ.get("LD_PRELOAD", ""), flush=True)
-print("comfyui threads:", os.environ.get("OMP_NUM_THREADS"), flush=True)
+# One write for each line: the handler prints into the same log.
+say = sys.stdout.write
+say(f"comfyui: {json.dumps(sys.argv[1:])} preload: {os.environ.get('LD_PRELOAD', '')}\n")
+say(f"comfyui threads: {os.environ.get('OMP_NUM_THREADS')}\n")
 if "COMFYUI_DIES" in os.environ:
     time.sleep(0.5)
     sys.exit(int(os.environ["COMFYUI_DIES"]))

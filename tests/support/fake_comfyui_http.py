@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -52,6 +53,8 @@ class Fault:
         lose: do what was asked, then reset the connection instead of an answer.
         delay_s: wait before the answer.
         drip_s: send the body in pieces, with so much time between them.
+        truncate_to: close the connection after so many bytes of the body.
+        gzip: compress the body, though nobody asked for it.
     """
 
     place: str
@@ -63,6 +66,8 @@ class Fault:
     lose: bool = False
     delay_s: float = 0.0
     drip_s: float = 0.0
+    truncate_to: int | None = None
+    gzip: bool = False
 
 
 def reset(connection: socket.socket) -> None:
@@ -282,12 +287,18 @@ class Handler(BaseHTTPRequestHandler):
         if self._fault.lose:
             self._reset()
             return
+        if self._fault.gzip:
+            body, headers = gzip.compress(body), {**(headers or {}), "Content-Encoding": "gzip"}
         self.send_response(status)
         for name, value in {"Content-Type": kind, **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if self._fault.truncate_to is not None:
+            self.wfile.write(body[: self._fault.truncate_to])
+            self.close_connection = True
             return
         if not self._fault.drip_s:
             self.wfile.write(body)

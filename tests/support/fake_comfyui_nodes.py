@@ -119,6 +119,7 @@ def _show(key: str) -> Callable[[Execution, dict[str, Any]], Any]:
 
 
 def _crash(run: Execution, inputs: dict[str, Any]) -> Any:
+    run.sleep(0.1)  # so that what was said before has left
     run.server.crash(str(inputs.get("how", "kill")))
     raise Interrupted
 
@@ -175,6 +176,11 @@ class Item:
 
     def to_json(self) -> list[Any]:
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
+
+
+def _plain(value: Any) -> Any:
+    """A value of an input; a list is wrapped, so that nobody takes it for a link."""
+    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
 
 
 def behind(prompt: Prompt, output: str) -> list[str]:
@@ -256,7 +262,7 @@ class Execution:
         self.tell("executing", {"node": node_id, "display_node": node_id})
         known = {*kind.required, *kind.optional}
         inputs = {
-            name: results[value[0]][value[1]] if is_link(value) else value
+            name: results[value[0]][value[1]] if is_link(value) else _plain(value)
             for name, value in node["inputs"].items()
             if name in known
         }

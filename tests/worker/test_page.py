@@ -391,7 +391,7 @@ def test_text_has_contrast_and_controls_have_names(open_page: Callable[..., Page
 def test_it_fits_on_a_phone(open_page: Callable[..., Page]) -> None:
     long = "AVeryLongNameWithoutAnySpaceInItThatWouldNotFitOnThePhoneOfAnybodyWhoHasOne"
     script = completed(
-        picture_item(cut_out(PHOTO), f"{long}.png"), text_item(long), text_item(json.dumps({long: long})),
+        {**picture_item(cut_out(PHOTO), f"{long}.png"), "reencoded": {"media_type": "image/png", "size": 4_000_000}}, text_item(long), text_item(json.dumps({long: long})),
         timings=[timing("1", long, 1.0)], warnings=[long],
     )  # fmt: skip
     page = open_page(
@@ -402,6 +402,7 @@ def test_it_fits_on_a_phone(open_page: Callable[..., Page]) -> None:
     assert page.evaluate(too_wide) <= 0
     run(page)
     assert page.evaluate(too_wide) <= 0
+    assert "re-encoded; was image/png, 4.0\xa0MB" in page.locator(".downloads").inner_text()
     assert page.locator(".verdict").is_visible()
     top = page.locator(".verdict").evaluate("node => node.getBoundingClientRect().top")
     assert 0 <= top < 740, "the result is scrolled into view"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from worker_client import WorkerClient
+from worker_client import WorkerClient, poll
 from worker_server import WorkerServer, node_job
 
 Serve = Callable[..., subprocess.CompletedProcess[str]]
@@ -75,6 +75,27 @@ def test_what_makes_no_sense(
     assert done.stdout == ""
 
 
+def test_a_back_end_that_cannot_start(tmp_path: Path) -> None:
+    """Its last words are in the error; nobody waits for ever."""
+    site = tmp_path / "site"
+    (site / "deadly-1.0.dist-info").mkdir(parents=True)
+    (site / "deadly-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    (site / "deadly-1.0.dist-info" / "entry_points.txt").write_text("[comfy_cpu]\ndeadly = deadly\n")
+    (site / "deadly.py").write_text(
+        "import os, sys\nfrom comfy_cpu_core.hookspecs import hookimpl\n"
+        "@hookimpl\ndef comfy_cpu_node_classes():\n    print('these are my last words', file=sys.stderr, flush=True)\n"
+        "    os._exit(3)\n"
+    )
+    worker = WorkerServer(tmp_path, environment={"PYTHONPATH": str(site)}, ready=False)
+    try:
+        assert worker.ended() == 7
+        assert "these are my last words" in worker.log_text()
+        assert [line for line in worker.log_text().splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in worker.log_text()
+    finally:
+        worker.close()
+
+
 def test_the_token_of_a_file_is_asked_for_and_shown_nowhere(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret-token\n")
@@ -119,11 +140,10 @@ def test_what_is_loaded_is_said_in_one_line(tmp_path: Path) -> None:
         worker.close()
 
 
-def test_a_worker_that_starts_with_refresh_worker_runs_each_job_in_a_fresh_process(tmp_path: Path) -> None:
+def test_with_refresh_worker_each_job_has_a_fresh_process(tmp_path: Path) -> None:
     with WorkerServer(tmp_path, environment={"REFRESH_WORKER": "true"}) as worker:
-        pids = set()
-        for _ in range(2):
-            status = worker.client.runsync(node_job("TestSpawn"))
-            pids.add(tuple(worker.descendants()))
-            assert status["status"] == "COMPLETED"
-        assert len(pids) == 2
+        client = worker.client
+        for number in (1, 2):
+            assert client.runsync(node_job())["status"] == "COMPLETED"
+            restarts = f"comfy_cpu_backend_restarts_total {number}.0"
+            poll(lambda text=restarts: text in client.get("/metrics").body.decode(), restarts)  # type: ignore[misc]

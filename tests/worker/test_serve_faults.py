@@ -78,6 +78,17 @@ def test_no_process_outlives_an_api_that_is_killed(tmp_path: Path) -> None:
             poll(lambda pid=pid: not Path(f"/proc/{pid}/exe").exists(), f"the end of {pid}")  # type: ignore[misc]
 
 
+def test_the_back_end_dies_in_the_middle_of_a_job(tmp_path: Path) -> None:
+    with WorkerServer(tmp_path) as worker:
+        client = worker.client
+        dead = client.runsync(node_job("TestCrash", how="SIGKILL"))
+        assert dead["status"] == "FAILED"
+        assert dead["output"]["result"]["errors"][0]["code"] == "worker_crashed"
+        assert text_of(client.runsync(node_job(text="next"))) == "next"
+        assert "comfy_cpu_backend_restarts_total 1.0" in client.get("/metrics").body.decode()
+        assert client.get("/ready").status == 200
+
+
 def test_sigterm_lets_the_job_that_runs_end(tmp_path: Path) -> None:
     with WorkerServer(tmp_path, "--grace", "50") as worker:
         client = worker.client

@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import pytest
 from worker_client import WorkerClient, poll
@@ -16,7 +20,8 @@ from worker_server import WorkerServer, node_job, slow
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerServer]:
-    with WorkerServer(tmp_path_factory.mktemp("serve")) as worker:
+    environment = {"COMFY_CPU_URLS": "true", "COMFY_CPU_WEBHOOKS": "true", "COMFY_CPU_URL_PRIVATE": "true"}
+    with WorkerServer(tmp_path_factory.mktemp("serve"), environment=environment) as worker:
         yield worker
 
 
@@ -98,6 +103,37 @@ def test_a_job_that_takes_too_long(client: WorkerClient) -> None:
     assert status["status"] == "TIMED_OUT"
     status = client.runsync({**slow(), "policy": {"executionTimeout": 200}})
     assert status["status"] == "TIMED_OUT"
+
+
+def test_a_webhook_is_told_the_last_status(client: WorkerClient) -> None:
+    told: Queue[Any] = Queue()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hook = f"http://127.0.0.1:{server.server_port}/hook?secret=s3cret"
+        job_id = client.run({**node_job(text="told"), "webhook": hook})
+        status = told.get(timeout=60)
+        server.shutdown()
+    assert status == client.status(job_id)
+    assert text_of(status) == "told"
+
+
+def test_urls_that_lead_nowhere_are_refused_at_once(client: WorkerClient) -> None:
+    for url in ("http://user:pw@127.0.0.1/a.png", "http://exa mple/a.png", "ftp://127.0.0.1/a.png"):
+        job = node_job(given={"images": [{"name": "a.png", "url": url}]})
+        answer = client.post("/v2/local/run", job)
+        assert answer.status == 400
+        assert "input.images[0]" in answer.json["error"]
+        assert "fetches none" not in answer.json["error"]
+        assert "pw" not in answer.json["error"]
 
 
 def test_cancel_while_it_waits_and_while_it_runs(client: WorkerClient) -> None:

@@ -44,7 +44,7 @@ commit = "0123456789012345678901234567890123456789"
 instruction_sets = ["avx512f"]
 
 [worker]
-extras = ["s3"]
+extras = ["comfyui"]
 
 [limits]
 max_image_mb = 700
@@ -70,7 +70,7 @@ def test_every_field_arrives(tmp_path: Path) -> None:
     assert spec.models[0].files[0].target == "mine/x.onnx"
     assert spec.node_packs[0].classes == {"TheirNode"}
     assert (spec.bake, spec.instruction_sets) == (True, {"avx512f"})
-    assert spec.worker_extras == ("s3",)
+    assert spec.worker_extras == ("comfyui",)
     assert spec.limits == {"max_image_mb": 700, "max_cost_usd": 0.003}
     assert spec.price_per_hour_usd == 0.2
     assert spec.lock_path == tmp_path / "comfy-cpu.lock"

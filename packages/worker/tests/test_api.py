@@ -165,6 +165,16 @@ def test_events(served: Served) -> None:
     assert late == [("progress", 2), ("status", None)]
 
 
+def test_a_silent_stream_says_that_it_is_still_there(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfy_cpu_worker.api.jobs.KEEP_ALIVE_S", 0.01)
+    job_id = served.client.run(job(hold=True))
+    with closing(served.client.connect()) as connection:
+        connection.request("GET", f"/v2/local/stream/{job_id}", headers={"accept": "text/event-stream"})
+        response = connection.getresponse()
+        while response.readline() != b": still there\n":
+            pass
+
+
 def test_a_listener_that_goes_away_ends_nothing(served: Served) -> None:
     client = served.client
     job_id = client.run(job(steps=1, hold=True))

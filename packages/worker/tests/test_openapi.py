@@ -14,6 +14,7 @@ from comfy_cpu_worker.api.probes import openapi_document
 from comfy_cpu_worker.job import JobLimits, parse_job
 from comfy_cpu_worker.outcome import progress_document
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
 
 DOCUMENT = openapi_document()
 METHODS = ("get", "post", "put", "delete", "patch")
@@ -70,10 +71,7 @@ def test_it_is_openapi() -> None:
 
 
 def test_every_route_is_in_it_and_nothing_else() -> None:
-    class NoShelf:
-        pass
-
-    routes = api_routes(WorkerSettings(), None, FakeBackend(), NoShelf())  # type: ignore[arg-type]
+    routes = api_routes(WorkerSettings(), None, FakeBackend(), Shelf(None))  # type: ignore[arg-type]
     served = {(route.path, method.lower()) for route in routes for method in route.methods or () if method != "HEAD"}
     assert {(path, method) for path, method, _ in operations()} == served
 

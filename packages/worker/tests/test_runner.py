@@ -20,6 +20,7 @@ from comfy_cpu_worker.job import JobLimits
 from comfy_cpu_worker.outcome import JobOutcome
 from comfy_cpu_worker.runner import JobRunner
 from comfy_cpu_worker.shelf import Shelf
+from comfy_cpu_worker.throttle import INTERVAL_S
 from comfy_cpu_worker.urls import UrlPolicy
 from comfy_cpu_worker.work import BackendHealth, Work
 
@@ -221,16 +222,21 @@ def test_files_that_do_not_arrive_in_time() -> None:
 
 
 def test_a_cancelled_task_interrupts_the_run() -> None:
+    told: list[Mapping[str, Any]] = []
+
     async def main() -> FakeBackend:
-        backend = FakeBackend(hang=True)
-        task = asyncio.create_task(runner(backend).run("job-1", job()))
+        events = tuple(Progress("step", "4", "X", value=n, total=9, nodes=1) for n in range(9))
+        backend = FakeBackend(hang=True, events=events)
+        task = asyncio.create_task(runner(backend).run("job-1", job(), on_progress=told.append))
         await asyncio.wait_for(backend.begun.wait(), 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await asyncio.sleep(2 * INTERVAL_S)
         return backend
 
     assert asyncio.run(main()).interrupted
+    assert [document["step"] for document in told] == [0], "nothing is told of a job behind its end"
 
 
 # What is told ---------------------------------------------------------------------------------------------------------

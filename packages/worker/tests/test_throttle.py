@@ -86,3 +86,17 @@ def test_a_listener_that_raises_is_left_alone(caplog: pytest.LogCaptureFixture) 
     asyncio.run(main())
     assert len(calls) == 1
     assert caplog.messages == ["progress is no longer reported: OSError: gone"]
+
+
+def test_nothing_comes_behind_the_end() -> None:
+    async def main() -> list[float]:
+        sink = Sink()
+        throttle = Throttle(sink, interval_s=0.01)
+        throttle(step(1))
+        throttle(step(2))
+        throttle.close()
+        throttle(step(3))
+        await asyncio.sleep(0.05)
+        return sink.steps
+
+    assert asyncio.run(main()) == [1]

@@ -141,7 +141,7 @@ class ImageSpec:
     node_packs: tuple[NodePack, ...] = ()
     bake: bool = False
     instruction_sets: frozenset[str] = frozenset()
-    worker_extras: tuple[str, ...] = ("runpod", "s3")
+    worker_extras: tuple[str, ...] = ("runpod",)
     comfyui: ComfyUISettings = ComfyUISettings()
     worker_comfyui: WorkerBaseSettings = WorkerBaseSettings()
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -294,7 +294,7 @@ def _bake(table: Table) -> dict[str, Any]:
 
 
 def _worker(table: Table) -> tuple[str, ...]:
-    extras = table.texts("extras", like=values.NAME, hint="runpod") if table.has("extras") else ("runpod", "s3")
+    extras = table.texts("extras", like=values.NAME, hint="runpod") if table.has("extras") else ("runpod",)
     table.done()
     return extras
 

@@ -16,6 +16,7 @@ from comfy_cpu_core.registry import NodeRegistry, get_registry
 from comfy_cpu_core.results import EventSink, Job, JobStatus, KnowsNodes, Result, Target, TargetType
 
 if TYPE_CHECKING:
+    from comfy_cpu_core.nodes import NodeSignature
     from comfy_cpu_core.workflow import Workflow
 
 __all__ = ["Client", "FileValue", "Run"]
@@ -104,6 +105,16 @@ class Client:
         """Whether the target can run something."""
         return self._target.health()
 
+    def signatures(self) -> Mapping[str, NodeSignature]:
+        """class_type → what it takes and gives, of every node class that can be told of before a run.
+
+        A target that knows node classes of its own is asked for them the first time.
+
+        Raises:
+            TargetError: the target cannot be asked.
+        """
+        return self._known_nodes().signatures
+
     def prepare(
         self,
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
@@ -115,12 +126,10 @@ class Client:
     ) -> Prepared:
         """Read a workflow, set its inputs and convert it for a CPU, without running it.
 
-        A target that knows node classes of its own is asked for them the first time.
-
         Raises:
             WorkflowError: the workflow cannot be read, or has no such node or input.
             InputError: a file cannot be read.
-            TargetError: the target cannot be asked.
+            TargetError: see `signatures`.
         """
         # Imported here because every `comfy-cpu --help` imports this module.
         from comfy_cpu_core.workflow import Workflow, load

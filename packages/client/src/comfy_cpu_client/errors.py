@@ -37,3 +37,8 @@ class TargetRefused(TargetError):
     def __init__(self, message: str, *, status: int, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.status = status
+
+    @property
+    def transient(self) -> bool:
+        """Whether it may be otherwise in a moment: the target is busy, or in trouble."""
+        return self.status >= 500 or self.status in {408, 425, 429}

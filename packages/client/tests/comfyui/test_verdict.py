@@ -62,6 +62,19 @@ def test_a_blocker_that_only_the_websocket_told_of_is_an_error() -> None:
         ("pack.ModelMissing", "x", "node_failed", "ModelMissing: x"),
         ("MemoryError", "", "memory", "not enough memory"),
         ("torch.OutOfMemoryError", "3 GB", "memory", "not enough memory: 3 GB"),
+        (
+            "RuntimeError",
+            "DefaultCPUAllocator: can't allocate memory",
+            "memory",
+            "not enough memory: DefaultCPUAllocator: can't allocate memory",
+        ),
+        (
+            "OSError",
+            "[Errno 28] No space left on device: 'x'",
+            "disk",
+            "no space left to write to: [Errno 28] No space left on device: 'x'",
+        ),
+        ("OSError", "[Errno 5] Input/output error", "node_failed", "OSError: [Errno 5] Input/output error"),
         ("KeyError", "two\n lines ", "node_failed", "KeyError: two lines"),
         ("KeyError", "", "node_failed", "KeyError"),
     ],
@@ -69,7 +82,7 @@ def test_a_blocker_that_only_the_websocket_told_of_is_an_error() -> None:
 def test_failures_in_the_words_of_the_engine(kind: str, message: str, code: str, says: str) -> None:
     failure = failure_of(error(kind, message))
     assert (failure.code, failure.message) == (code, says)
-    assert (failure.remedy is not None) == (code == "memory")
+    assert (failure.remedy is not None) == (code in {"memory", "disk"})
 
 
 def test_the_traceback_is_kept_but_a_block_has_none() -> None:

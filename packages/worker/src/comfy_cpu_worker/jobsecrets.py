@@ -16,7 +16,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from comfy_cpu_core.workflow import is_link
 from comfy_cpu_worker.errors import JobRejected
 from comfy_cpu_worker.fields import is_url
 
@@ -138,7 +137,7 @@ def _clean(value: Any, path: _Path, secret: bool, taken: dict[str, Any]) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, list):
-        if is_link(value):
+        if _is_connection(value, path):
             return list(value)
         return [_clean(item, (*path, index), secret, taken) for index, item in enumerate(value)]
     if value in (None, "") or isinstance(value, bool):
@@ -146,6 +145,13 @@ def _clean(value: Any, path: _Path, secret: bool, taken: dict[str, Any]) -> Any:
     if secret or (isinstance(value, str) and _looks_secret(value, path)):
         return _take(value, path, taken)
     return value
+
+
+def _is_connection(value: list[Any], path: _Path) -> bool:
+    """Whether a list is the connection of a node's input in API format; elsewhere, the like may be two widgets' values."""
+    from comfy_cpu_core.workflow import is_link  # not needed before the first job
+
+    return path[-2:-1] == ("inputs",) and is_link(value) and not _looks_secret(value[0], path)
 
 
 def _take(value: Any, path: _Path, taken: dict[str, Any]) -> None:

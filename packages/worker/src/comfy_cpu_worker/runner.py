@@ -113,6 +113,8 @@ class JobRunner:
             output = await asyncio.to_thread(self._deliver, run, result)
         finally:
             run.given_up.set()
+            if throttle is not None:
+                throttle.close()
         return _outcome(run, output)
 
     def _prepare(self, run: _Run, document: Mapping[str, Any]) -> Work:

@@ -17,12 +17,15 @@ from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.work import Backend
 
 if TYPE_CHECKING:
+    from comfy_cpu_worker.api.assembly import Assembly
     from comfy_cpu_worker.api.server import ApiServer
-    from comfy_cpu_worker.queue import JobQueue
 
 __all__ = ["serve"]
 
 log = logging.getLogger(__name__)
+
+#: Seconds that webhooks are given which are called when the worker ends.
+_WEBHOOK_S = 2.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -58,11 +61,14 @@ async def serve(
         # First of all, so that its process starts, and its models load, while the rest of this one is imported.
         starting = asyncio.create_task(backend.start(), name="comfy-cpu-backend-start")
         stack.push_async_callback(_end, starting)
-        queue, server = await asyncio.to_thread(_assemble, settings, backend, shelf)
+        parts = await asyncio.to_thread(_assemble, settings, backend, shelf)
+        queue = parts.queue
+        if parts.webhooks is not None:
+            stack.push_async_callback(parts.webhooks.close, _WEBHOOK_S)
         stack.push_async_callback(queue.close)
         await queue.open(state)
-        serving = asyncio.create_task(server.serve(sockets), name="comfy-cpu-api")
-        stack.push_async_callback(_end_server, server, serving)
+        serving = asyncio.create_task(parts.server.serve(sockets), name="comfy-cpu-api")
+        stack.push_async_callback(_end_server, parts.server, serving)
         if await _first(starting, serving, signals.asked):
             dispatching = queue.start()
             on_ready()
@@ -73,7 +79,7 @@ async def serve(
             await queue.drain(settings.grace_s)
 
 
-def _assemble(settings: WorkerSettings, backend: Backend, shelf: Shelf) -> tuple[JobQueue, ApiServer]:
+def _assemble(settings: WorkerSettings, backend: Backend, shelf: Shelf) -> Assembly:
     from comfy_cpu_worker.api.assembly import assemble
 
     return assemble(settings, backend, shelf)

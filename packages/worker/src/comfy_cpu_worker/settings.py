@@ -38,6 +38,8 @@ class WorkerSettings:
         comfyui: where ComfyUI is, for the back end of that name.
         warm_up: whether the models of the workflows are loaded before the worker is ready.
         refresh_worker: whether a fresh process is started behind every job.
+        memory_bytes: the most memory that the engine's process may allocate; None for no limit of ours.
+        hang_s: a process that gives no sign of life for that long is replaced.
         limits: what a job may ask for.
         urls: where URLs in jobs may lead; None if jobs may have none.
         webhooks: where webhooks may lead; None if jobs may have none.
@@ -67,6 +69,8 @@ class WorkerSettings:
     comfyui: Path | None = None
     warm_up: bool = True
     refresh_worker: bool = False
+    memory_bytes: int | None = None
+    hang_s: float = 120.0
     limits: JobLimits = field(default_factory=JobLimits)
     urls: UrlPolicy | None = None
     webhooks: UrlPolicy | None = None
@@ -101,6 +105,7 @@ class WorkerSettings:
         env = Environment(environ)
         # As the reference's image: its container is what decides who can reach it.
         in_container = env.flag("SERVE_API_LOCALLY", False)
+        urls = _url_policy(env, "COMFY_CPU_URLS")
         settings = cls(
             backend=cast(BackendName, env.choice("COMFY_CPU_BACKEND", get_args(BackendName), cls.backend)),
             models=default_models_dir(environ).expanduser(),
@@ -108,8 +113,10 @@ class WorkerSettings:
             comfyui=env.path("COMFYUI_PATH"),
             warm_up=env.flag("COMFY_CPU_WARM_UP", cls.warm_up),
             refresh_worker=env.flag("REFRESH_WORKER", cls.refresh_worker),
-            limits=_job_limits(env),
-            urls=_url_policy(env, "COMFY_CPU_URLS"),
+            memory_bytes=env.integer("COMFY_CPU_MEMORY", 0, least=0, most=10**15) or None,
+            hang_s=env.seconds("COMFY_CPU_HANG", cls.hang_s, least=5),
+            limits=_job_limits(env, urls=urls is not None),
+            urls=urls,
             webhooks=_url_policy(env, "COMFY_CPU_WEBHOOKS"),
             delivery=_delivery(env, environ),
             comfy_org_api_key=env.text("COMFY_ORG_API_KEY"),
@@ -122,8 +129,8 @@ class WorkerSettings:
             allow_hosts=env.names("COMFY_CPU_ALLOW_HOSTS"),
             state=env.path("COMFY_CPU_STATE"),
             queue=env.integer("COMFY_CPU_QUEUE", cls.queue, least=1, most=1_000_000),
-            keep_s=env.seconds("COMFY_CPU_KEEP", cls.keep_s),
-            keep_sync_s=env.seconds("COMFY_CPU_KEEP_SYNC", cls.keep_sync_s),
+            keep_s=env.seconds("COMFY_CPU_KEEP", cls.keep_s, least=1),
+            keep_sync_s=env.seconds("COMFY_CPU_KEEP_SYNC", cls.keep_sync_s, least=1),
             keep_bytes=env.integer("COMFY_CPU_KEEP_BYTES", cls.keep_bytes, least=0, most=10**15),
             ttl_s=env.seconds("COMFY_CPU_TTL", cls.ttl_s, least=1),
             grace_s=env.seconds("COMFY_CPU_GRACE", cls.grace_s),
@@ -134,7 +141,7 @@ class WorkerSettings:
         return dataclasses.replace(settings, **{name: value for name, value in options.items() if value is not None})
 
 
-def _job_limits(env: Environment) -> JobLimits:
+def _job_limits(env: Environment, *, urls: bool) -> JobLimits:
     default = JobLimits()
     longest = env.seconds("COMFY_CPU_MAX_TIMEOUT", default.max_timeout_s, least=1)
     timeout = env.seconds("COMFY_CPU_TIMEOUT", min(default.timeout_s, longest), least=0.1)
@@ -143,7 +150,7 @@ def _job_limits(env: Environment) -> JobLimits:
             f"COMFY_CPU_TIMEOUT is {timeout:g}, more than COMFY_CPU_MAX_TIMEOUT, which is {longest:g}",
             remedy="set COMFY_CPU_MAX_TIMEOUT to the most seconds that a job may take",
         )
-    return dataclasses.replace(default, timeout_s=timeout, max_timeout_s=longest)
+    return dataclasses.replace(default, urls=urls, timeout_s=timeout, max_timeout_s=longest)
 
 
 def _url_policy(env: Environment, switch: str, *, default: bool = False) -> UrlPolicy | None:

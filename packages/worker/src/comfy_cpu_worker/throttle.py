@@ -58,6 +58,11 @@ class Throttle:
             self._next = self._loop.time() + self._interval_s
             self._send(event)
 
+    def close(self) -> None:
+        """Send nothing more, not even what is held back."""
+        self._sink = None
+        self.flush()
+
     def _send(self, event: Progress) -> None:
         if self._sink is None:
             return

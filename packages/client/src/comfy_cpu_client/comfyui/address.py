@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlencode, urlsplit
 
 from comfy_cpu_client.comfyui.messages import Preview
@@ -84,7 +84,7 @@ class Settings:
         token: a bearer token; secret. User and password stand in the address.
         verify: False to trust any certificate, or a file or directory of CA certificates; True for those that
             ``REQUESTS_CA_BUNDLE`` names, or certifi's.
-        proxy: the URL of a proxy; None for what the environment says (``HTTPS_PROXY``, ``NO_PROXY``, …).
+        proxy: the URL of a proxy; None for what the environment says (``HTTPS_PROXY``, ``NO_PROXY``, …); False for none.
         connect_timeout_s: how long a connection may take.
         read_timeout_s: how long an answer may stand still.
         patience_s: how long a server that went away in the middle of a run may stay away.
@@ -96,7 +96,7 @@ class Settings:
 
     token: str | None = field(default=None, repr=False)
     verify: bool | str | Path = True
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | Literal[False] | None = field(default=None, repr=False)
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 60.0
     patience_s: float = 60.0

@@ -37,7 +37,7 @@ STOP_SECONDS = 2.0
 _LIVE_SECONDS = 15.0
 _POLL_SECONDS = (0.2, 2.0)
 _ENDED_SECONDS = (0.05, 1.0)
-_STOPPING_SECONDS = 0.1
+_STOPPING_SECONDS = (0.1, 1.0)
 # Seconds until a request that failed is sent again, and until a stop that had no effect is.
 _RETRY_SECONDS = (0.2, 4.0)
 _STOP_AGAIN_SECONDS = 2.0
@@ -198,7 +198,7 @@ class PromptRun:
         elif self._stopping and now >= self._stop_again:
             self._agenda["queue"] = now
         elif self._stopping:
-            self._agenda["history"] = now + _STOPPING_SECONDS
+            self._agenda["history"] = now + self._wait("stopping", _STOPPING_SECONDS)
         elif self._hinted and self._waits.get("ended", 0.0) < _ENDED_SECONDS[1]:
             self._agenda["history"] = now + self._wait("ended", _ENDED_SECONDS)
         else:
@@ -217,7 +217,7 @@ class PromptRun:
         if self._stopping and now >= self._stop_again:
             self._agenda["interrupt" if place == "running" else "delete"] = now
         elif self._stopping:
-            self._agenda["history"] = now + _STOPPING_SECONDS
+            self._agenda["history"] = now + self._wait("stopping", _STOPPING_SECONDS)
         else:
             quiet = self._live and not self._hinted
             self._agenda["history"] = now + (_LIVE_SECONDS if quiet else self._wait("poll", _POLL_SECONDS))
@@ -231,7 +231,7 @@ class PromptRun:
 
     def failed(self, ask: Ask, error: TargetError, now: float) -> None:
         """A request had no answer, or one that is of no use."""
-        if isinstance(error, TargetRefused) and error.status < 500:
+        if isinstance(error, TargetRefused) and not error.transient:
             self.error = error
             return
         self._away_since = self._away_since if self._away_since is not None else now
@@ -246,6 +246,10 @@ class PromptRun:
         """Somebody wants it to end."""
         if self._stopping is None and not self.over:
             self._stop("cancelled", now)
+
+    def hurry(self) -> None:
+        """Nobody waits any more: a server that is away is not waited for either."""
+        self._patience_s = 0.0
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ __all__ = ["Closed", "Transport", "Websocket"]
 ATTEMPTS = 3
 
 _RETRY_SECONDS = 0.2
-_RETRY_STATUSES = frozenset({429, 500, 502, 503, 504})
 _CHUNK = 64 * 1024
 _MAX_MESSAGE = 64 * 2**20
 _PING_SECONDS, _PONG_SECONDS = 20.0, 60.0  # a server that loads a model is slow to answer
@@ -137,7 +136,7 @@ class Transport:
                 if left <= 0:
                     raise
             except TargetRefused as error:
-                if left <= 0 or error.status not in _RETRY_STATUSES:
+                if left <= 0 or not error.transient:
                     raise
             time.sleep(min(wait * (1 + random.random()), _left(deadline)))
             wait *= 2
@@ -158,7 +157,7 @@ class Transport:
                     self._address.websocket(client_id),
                     ssl=self._ssl,
                     additional_headers=self._address.headers,
-                    proxy=self._settings.proxy or True,
+                    proxy=True if self._settings.proxy is None else self._settings.proxy or None,
                     open_timeout=timeout_s,
                     ping_interval=_PING_SECONDS,
                     ping_timeout=_PONG_SECONDS,
@@ -180,6 +179,7 @@ class Transport:
 
     def _send(self, request: Request, deadline: float | None, read_timeout_s: float) -> Answer:
         import requests
+        import urllib3
 
         url = self._address.at(request.path)
         upload = request.upload
@@ -198,8 +198,9 @@ class Transport:
                     params=dict(request.query),
                     auth=self._authorize,
                     verify=self._verify,
-                    proxies={"http": proxy, "https": proxy} if proxy is not None else None,
+                    proxies={"http": proxy, "https": proxy} if proxy else None,
                     timeout=(connect_s, read_s),
+                    headers={"Accept-Encoding": "identity"},
                     allow_redirects=False,
                     stream=True,
                     **options,
@@ -211,7 +212,7 @@ class Transport:
             connecting = isinstance(error, requests.ConnectTimeout)
             what = f"was not there within {connect_s:g} s" if connecting else f"was silent for {read_s:g} s"
             raise self._unreachable(what, sent=not connecting) from None
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self._unreachable(_reason(error), sent=_may_be_sent(error)) from None
         if response.status_code not in request.accepts:
             raise self._refusal(request, response.status_code, response.headers.get("Location"))
@@ -227,6 +228,7 @@ class Transport:
             session = self._sessions.pop()
         except IndexError:
             session = requests.Session()
+            session.trust_env = self._settings.proxy is not False
         try:
             yield session
         except BaseException:
@@ -249,7 +251,8 @@ class Transport:
 
 
 def _chunks(response: requests.Response, deadline: float | None) -> Iterator[bytes]:
-    for chunk in response.iter_content(_CHUNK):
+    """The body, piece by piece as it comes: an answer that drips in must not hold up a deadline."""
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
         _left(deadline)
         yield chunk
 
@@ -295,7 +298,7 @@ def _ssl_context(verify: bool | str) -> ssl.SSLContext:
         raise UsageError(f"the CA certificates in {bundle} cannot be read: {_reason(error)}") from None
 
 
-def _may_be_sent(error: requests.RequestException) -> bool:
+def _may_be_sent(error: Exception) -> bool:
     """Whether a request that failed may have arrived."""
     import requests
     import urllib3
@@ -308,6 +311,8 @@ def _may_be_sent(error: requests.RequestException) -> bool:
 
 def _reason(error: BaseException) -> str:
     """Why a connection failed, in a few words; messages of the libraries may hold the URL of a proxy, with a password."""
+    import urllib3
+
     seen: set[int] = set()
     pending: list[Any] = [error]
     while pending:
@@ -323,5 +328,6 @@ def _reason(error: BaseException) -> str:
             return found.strerror
         if isinstance(found, ConnectionError | http.client.IncompleteRead):
             return "the connection broke off"
-        pending += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
+        reason = found.reason if isinstance(found, urllib3.exceptions.MaxRetryError) else None
+        pending += [*found.args, reason, found.__cause__, found.__context__]
     return type(error).__name__

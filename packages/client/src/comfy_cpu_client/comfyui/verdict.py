@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from comfy_cpu_client.comfyui.messages import Message
 from comfy_cpu_client.comfyui.protocol import HistoryEntry
+from comfy_cpu_core.files import is_no_space
 from comfy_cpu_core.results import NodeFailure, Status
 
 __all__ = ["failure_of", "judge"]
@@ -15,7 +17,8 @@ _BLOCK_PREFIX = "Content blocked by "
 # ComfyUI's way for a node to stop what follows, without an end of the run; its message has this before it.
 _EXECUTION_BLOCKED, _EXECUTION_BLOCKED_PREFIX = "ExecutionBlocked", "Execution Blocked: "
 _OUR_ERRORS = "comfy_cpu_core.errors."
-_MEMORY_REMEDY = "use smaller pictures or fewer at once, or a machine with more memory"
+_NO_MEMORY = ("can't allocate memory", "Failed to allocate memory", "bad_alloc", "bad allocation")
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 # The class of an exception → what the engine calls such a failure.
 _CODES = {
@@ -62,12 +65,22 @@ def failure_of(message: Message) -> NodeFailure:
         text.startswith(_BLOCK_PREFIX) and kind in {"ValueError", _EXECUTION_BLOCKED}
     ):
         return NodeFailure("blocked", text, node_id, class_type)
+    details = _details(data.get("traceback"), kind, text)
+    if _is_no_memory(name, text):
+        remedy = "use smaller pictures or fewer at once, or a machine with more memory"
+        says = f"not enough memory{f': {text}' if text else ''}"
+        return NodeFailure("memory", says, node_id, class_type, details, remedy)
+    if kind == "OSError" and (number := _ERRNO.match(text)) and is_no_space(OSError(int(number[1]), "")):
+        remedy = "free some space on the disk of the ComfyUI"
+        return NodeFailure("disk", f"no space left to write to: {text}", node_id, class_type, details, remedy)
     code = _CODES.get(name, "node_failed") if ours else "node_failed"
     says = text if (ours or kind == _EXECUTION_BLOCKED) and text else f"{name}: {text}" if text else name
-    remedy = None
-    if name in {"MemoryError", "OutOfMemoryError"}:
-        code, says, remedy = "memory", f"not enough memory{f': {text}' if text else ''}", _MEMORY_REMEDY
-    return NodeFailure(code, says, node_id, class_type, _details(data.get("traceback"), kind, text), remedy)
+    return NodeFailure(code, says, node_id, class_type, details)
+
+
+def _is_no_memory(name: str, text: str) -> bool:
+    native = name == "RuntimeError" and any(words in text for words in _NO_MEMORY)
+    return native or name in {"MemoryError", "OutOfMemoryError"}
 
 
 def _details(lines: Any, kind: str, text: str) -> str:

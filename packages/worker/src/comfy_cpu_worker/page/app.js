@@ -64,11 +64,14 @@ function workflowChoice(entry) {
   const radio = h("input", { type: "radio", name: "workflow", disabled: entry.problem !== "", onchange: () => choose(entry, radio) });
   return h("label", { class: "option" }, radio, h("span", { class: "words" },
     h("span", { class: "strong" }, entry.title),
-    entry.title === entry.name ? null : h("span", { class: "dim" }, entry.name),
+    sameName(entry) ? null : h("span", { class: "dim" }, entry.name),
     entry.problem === ""
       ? h("span", { class: "chips" }, h("span", { class: "chip" }, filesOf(entry)), gateChip(entry))
       : h("span", { class: "problem" }, `It cannot be run: ${entry.problem}`)));
 }
+
+/** Whether the title is but the name with blanks. */
+const sameName = ({ title, name }) => title.replaceAll(" ", "_") === name.replaceAll(" ", "_");
 
 function filesOf({ files: inputs }) {
   const noun = inputs.every((input) => input.kind === "image") ? "picture" : "file";

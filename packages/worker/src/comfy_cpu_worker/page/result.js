@@ -170,10 +170,15 @@ function downloads(outcome, pictures, urls) {
     const blob = elsewhere || known.get(item) ? null : blobOf(item);
     const href = elsewhere ?? known.get(item) ?? (blob && urls.of(blob));
     const attributes = elsewhere ? { href, rel: "noopener noreferrer", target: "_blank" } : { href, download: item.filename };
-    const again = item.reencoded ? `, re-encoded: was ${item.reencoded.media_type}, ${bytes(item.reencoded.size)}` : "";
+    const notes = [
+      item.reencoded && `re-encoded; was ${item.reencoded.media_type}, ${bytes(item.reencoded.size)}`,
+      elsewhere && "in the bucket",
+    ].filter(Boolean);
     return h("li", {},
-      href ? h("a", attributes, icon("download"), h("span", {}, item.filename)) : h("span", {}, item.filename),
-      h("span", { class: "dim" }, `${bytes(item.size)}${again}${elsewhere ? ", in the bucket" : ""}`));
+      h("div", {},
+        href ? h("a", attributes, icon("download"), h("span", {}, item.filename)) : h("span", {}, item.filename),
+        notes.length > 0 ? h("p", { class: "dim" }, notes.join(" · ")) : null),
+      h("span", { class: "dim numbers" }, bytes(item.size)));
   });
   return h("section", { class: "card half" }, h("h3", {}, "Download"), h("ul", { class: "downloads" }, rows));
 }

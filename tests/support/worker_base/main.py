@@ -12,7 +12,7 @@ CLASSES = os.environ.get("STAND_IN_CLASSES", "").split(",")
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps(dict.fromkeys(CLASSES, {})).encode()
+        body = json.dumps({key: {} for key in CLASSES}).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)

@@ -138,9 +138,15 @@ def layers(registry: str, name: str, reference: str) -> list[Any]:
 
 
 def test_a_registry_keeps_a_shared_model_once(
-    registry: str, docker: DockerHost, example_project: Project, engine_project: Project
+    registry: str, docker: DockerHost, example_project: Project, engine_project: Project, tmp_path: Path
 ) -> None:
-    answer = example_project.json("build", "--no-verify", "--push", "--tag", f"{registry}/tone:1")
+    for name in ("tone.json", "comfy-cpu.lock"):
+        shutil.copy(example_project.folder / name, tmp_path)
+    (tmp_path / "comfy-cpu.toml").write_text(
+        f'base = "{TEST_BASE}"\ntags = ["{registry}/tone:1"]\nworkflows = ["tone.json"]\n[bake]\nenabled = true\n'
+    )
+    project = Project(tmp_path, example_project.cache, example_project.environment)
+    answer = project.json("build", "--no-verify", "--push")
     digest = answer["digests"][f"{registry}/tone:1"]
     docker.docker("tag", "localhost/cutout:1", f"{registry}/cutout:1")
     docker.docker("push", f"{registry}/cutout:1")

@@ -81,13 +81,14 @@ class ComfyUIProcess:
         self,
         options: ComfyUIOptions,
         process: SupervisedProcess,
-        port: int,
+        reserved: socket.socket,
         directory: WorkDirectory,
         files: ComfyUIFiles,
     ) -> None:
         self._options = options
         self._process = process
-        self._port = port
+        self._reserved = reserved
+        self._port = int(reserved.getsockname()[1])
         self._directory = directory
         self._files = files
         self._gone = False
@@ -137,11 +138,12 @@ class ComfyUIProcess:
             directory = WorkDirectory(options.workdir)
             undo.callback(directory.remove)
             files = ComfyUIFiles.make(directory.path, options.root, options.models)
-            port = _free_port()
+            reserved = _reserve_port()
+            undo.callback(reserved.close)
             process = await SupervisedProcess.start(
                 [
                     str(options.python), "-u", "main.py", "--cpu", "--disable-auto-launch", "--disable-metadata",
-                    "--listen", _HOST, "--port", str(port), "--verbose", options.log_level,
+                    "--listen", _HOST, "--port", str(reserved.getsockname()[1]), "--verbose", options.log_level,
                     "--input-directory", str(files.input), "--output-directory", str(files.output),
                     "--temp-directory", str(files.temp),
                     *(("--extra-model-paths-config", str(files.models)) if files.models is not None else ()),
@@ -154,7 +156,7 @@ class ComfyUIProcess:
                 logger=log,
             )  # fmt: skip
             undo.pop_all()
-            return cls(options, process, port, directory, files)
+            return cls(options, process, reserved, directory, files)
 
     def _open_client(self) -> Client:
         # One folder per process: it is none of those that lie in ComfyUI's own input folder.
@@ -296,6 +298,7 @@ class ComfyUIProcess:
                 # What ComfyUI said last may still be on its way: which node ran.
                 await asyncio.wait({self._run.done}, timeout=_END_SECONDS)
                 self._job.fail(self.fault)
+            self._reserved.close()
             await asyncio.to_thread(self._directory.remove)
 
     async def _until_ready(self) -> None:
@@ -340,8 +343,17 @@ def _stuck(grace_s: float) -> Fault:
     return Fault("worker_hung", f"the run did not end in the {grace_s:g} s after it was over, and was ended by force")
 
 
-def _free_port() -> int:
-    """A port that nobody listens on: it may be another's a moment later, and then ComfyUI ends and is started again."""
-    with socket.socket() as found:
-        found.bind((_HOST, 0))
-        return int(found.getsockname()[1])
+def _reserve_port() -> socket.socket:
+    """A port that ComfyUI can listen on and nobody else is given, as long as the socket that this gives is open.
+
+    Two sockets may be bound to one port if both allow it, as a server does, and one of them does not listen. The kernel
+    gives such a port to nobody who takes any.
+    """
+    reserved = socket.socket()
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((_HOST, 0))
+    except BaseException:
+        reserved.close()
+        raise
+    return reserved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, Ta
 if TYPE_CHECKING:
     from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["Client", "FileValue", "Run"]
+__all__ = ["Client", "FileValue", "Run", "read_file", "without_secrets"]
 
 #: What a file input may be: a path, bytes, or bytes with a name.
 FileValue = str | Path | bytes | FileInput
@@ -92,7 +93,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({_without_secrets(self.target)!r})"
+        return f"Client({without_secrets(self.target)!r})"
 
     def close(self) -> None:
         """Give back what the target holds. May be called twice."""
@@ -123,8 +124,8 @@ class Client:
         loaded = workflow if isinstance(workflow, Workflow) else load(workflow, self._registry.signatures)
         return prepare(
             loaded,
-            inputs={key: _read(f"input {key}", key, value) for key, value in (inputs or {}).items()},
-            files={name: _read(f"file {name}", name, value).data for name, value in (files or {}).items()},
+            inputs={key: read_file(f"input {key}", key, value) for key, value in (inputs or {}).items()},
+            files={name: read_file(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
             registry=self._registry,
@@ -159,7 +160,29 @@ class Client:
             TargetError: the target cannot be reached.
         """
         prepared = self.prepare(workflow, inputs=inputs, files=files, set=set, convert=convert)
-        return Run(prepared, self._target.submit(prepared.request(timeout_s), on_event=on_event))
+        return self.submit_prepared(prepared, timeout_s=timeout_s, on_event=on_event)
+
+    @property
+    def has_idempotency_keys(self) -> bool:
+        """Whether the target tells by a key that it was asked to run the same job before."""
+        return "idempotency_key" in inspect.signature(self._target.submit).parameters
+
+    def submit_prepared(
+        self,
+        prepared: Prepared,
+        *,
+        timeout_s: float | None = None,
+        on_event: EventSink | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Start a run of what `prepare` gave and come back at once; see `submit`.
+
+        Args:
+            idempotency_key: two submissions with the same key are one job, where the target has such keys; elsewhere
+                it is ignored.
+        """
+        keys = {"idempotency_key": idempotency_key} if idempotency_key and self.has_idempotency_keys else {}
+        return Run(prepared, self._target.submit(prepared.request(timeout_s), on_event=on_event, **keys))
 
     def run(
         self,
@@ -199,19 +222,28 @@ def _target_type(target: str, plugins: Plugins) -> TargetType:
     if scheme not in types:
         known = ", ".join(types) or "none"
         raise UsageError(
-            f"unknown target {_without_secrets(target)!r}",
+            f"unknown target {without_secrets(target)!r}",
             remedy=f"targets that are installed: {known}"
             + ("" if "embedded" in types else "; `pip install 'comfy-cpu-client[embedded]'` brings embedded"),
         )
     return types[scheme]
 
 
-def _without_secrets(target: str) -> str:
+def without_secrets(target: str) -> str:
     """A target for messages, without what may be a password or a token: user, query, fragment."""
     return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", target, maxsplit=1)[0])
 
 
-def _read(what: str, key: str, value: FileValue) -> FileInput:
+def read_file(what: str, key: str, value: FileValue) -> FileInput:
+    """A file that an input is to have.
+
+    Args:
+        what: what messages call it.
+        key: what bytes without a name are named after.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     if isinstance(value, FileInput):
         return value
     if isinstance(value, bytes):

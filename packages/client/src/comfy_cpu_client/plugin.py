@@ -11,7 +11,8 @@ from comfy_cpu_core.hookspecs import hookimpl
 
 @hookimpl
 def comfy_cpu_commands() -> Iterable[click.Command]:
-    """The command ``run``."""
+    """The commands ``run`` and ``batch``."""
+    from comfy_cpu_client.cli.batch import batch
     from comfy_cpu_client.cli.run import run
 
-    return [run]
+    return [run, batch]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from comfy_cpu_core.registry import get_registry
 from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, TargetType
 
 if TYPE_CHECKING:
+    from comfy_cpu_client.batch import BatchSummary
     from comfy_cpu_core.workflow import Workflow
 
 __all__ = ["Client", "FileValue", "Run", "read_file", "without_secrets"]
@@ -215,6 +216,19 @@ class Client:
             run.cancel()
             raise
 
+    def batch(
+        self,
+        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
+        inputs: Sequence[str | Path] = (),
+        *,
+        output: str | Path,
+        **settings: Any,
+    ) -> BatchSummary:
+        """Run a workflow once for each of many inputs on this target; see `comfy_cpu_client.batch.run_batch`."""
+        from comfy_cpu_client.batch import run_batch
+
+        return run_batch(workflow, inputs, output=output, targets=[self], **settings)
+
 
 def _target_type(target: str, plugins: Plugins) -> TargetType:
     scheme = target.partition(":")[0]
@@ -230,7 +244,7 @@ def _target_type(target: str, plugins: Plugins) -> TargetType:
 
 
 def without_secrets(target: str) -> str:
-    """A target for messages, without what may be a password or a token: user, query, fragment."""
+    """A target's name for messages, without what may be a password or a token: user, query, fragment."""
     return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", target, maxsplit=1)[0])
 
 

@@ -180,8 +180,10 @@ class Journal:
             InputError: it cannot be written.
         """
         with self._translated():
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                # An interrupt may come anywhere, even between the beginning of a block and its first line.
+                self._roll_back()
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
                 if self._session:
                     self._db.execute(
@@ -190,9 +192,8 @@ class Journal:
                     )
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # SQLite may have rolled it back already
-                    with suppress(sqlite3.Error):
-                        self._db.execute("ROLLBACK")
+                with suppress(sqlite3.Error):
+                    self._roll_back()
                 raise
 
     # Beginning --------------------------------------------------------------------------------------------------------
@@ -354,6 +355,10 @@ class Journal:
         }
 
     # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # SQLite may have rolled it back already
+            self._db.execute("ROLLBACK")
 
     def _recover(self, cut_offs: int) -> Recovered:
         again = failed = 0

@@ -1,6 +1,6 @@
 """Plots as plain numbers, for a page that draws them as SVG. Pure.
 
-All lengths are in the units of the drawing, `WIDTH` × `HEIGHT`; the origin is its upper left corner.
+All lengths are in the units of the drawing; the origin is its upper left corner.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["HEIGHT", "WIDTH", "Bar", "Plot", "Tick", "bar_plot", "nice_ticks", "number", "seconds"]
+__all__ = ["Bar", "Plot", "Tick", "bar_plot", "nice_ticks", "number", "seconds", "time_ticks"]
 
-WIDTH, HEIGHT = 640, 220
+_HEIGHT = 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 12, 30
 
 
@@ -42,18 +42,27 @@ class Plot:
     Attributes:
         bars: those of one column stand upon each other.
         x_ticks, y_ticks: marks below and at the left.
-        left, right, base: where the axes are.
+        width, height: of the drawing.
+        left, base: where the axes are.
     """
 
     bars: Sequence[Bar]
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
+    width: int
+    height: int = _HEIGHT
     left: float = _LEFT
-    right: float = WIDTH - _RIGHT
-    base: float = HEIGHT - _BOTTOM
+    base: float = _HEIGHT - _BOTTOM
+
+    @property
+    def right(self) -> float:
+        """Where the axes end."""
+        return self.width - _RIGHT
 
 
-def bar_plot(columns: Sequence[Sequence[int]], kinds: Sequence[str], upper: float, *, scale: float = 1.0) -> Plot:
+def bar_plot(
+    columns: Sequence[Sequence[int]], kinds: Sequence[str], upper: float, *, scale: float = 1.0, width: int = 640
+) -> Plot:
     """Columns of equal width from 0 to `upper` seconds.
 
     Args:
@@ -61,15 +70,16 @@ def bar_plot(columns: Sequence[Sequence[int]], kinds: Sequence[str], upper: floa
         kinds: the CSS classes.
         upper: where the x axis ends, in seconds.
         scale: what a count is multiplied with for the y axis.
+        width: of the drawing.
     """
     highest = max((sum(column) for column in columns), default=0) * scale
     y_values = nice_ticks(highest)
     top = y_values[-1] or 1.0
-    width, height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
-    step = width / max(1, len(columns))
+    across, height = width - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    step = across / max(1, len(columns))
     bars = []
     for index, column in enumerate(columns):
-        base = float(HEIGHT - _BOTTOM)
+        base = float(_HEIGHT - _BOTTOM)
         for kind, count in zip(kinds, column, strict=True):
             if not count:
                 continue
@@ -80,19 +90,31 @@ def bar_plot(columns: Sequence[Sequence[int]], kinds: Sequence[str], upper: floa
             bars.append(Bar(_LEFT + index * step + 0.5, base, max(1.0, step - 1), tall, kind, title))
     return Plot(
         bars,
-        [Tick(_LEFT + width * value / upper, seconds(value)) for value in nice_ticks(upper, beyond=False)],
-        [Tick(HEIGHT - _BOTTOM - height * value / top, number(value)) for value in y_values],
+        [Tick(_LEFT + across * value / upper, seconds(value)) for value in time_ticks(upper)],
+        [Tick(_HEIGHT - _BOTTOM - height * value / top, number(value)) for value in y_values],
+        width,
     )
 
 
-def nice_ticks(upper: float, *, beyond: bool = True) -> list[float]:
-    """Round numbers from 0 to `upper`, four to seven of them; `beyond`: the last one is not below it."""
+def nice_ticks(upper: float) -> list[float]:
+    """Round numbers from 0 on, four to seven of them; the last one is not below `upper`."""
     if not upper > 0 or not math.isfinite(upper):
         return [0.0, 1.0]
     magnitude = 10.0 ** math.floor(math.log10(upper / 4))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if upper / (factor * magnitude) <= 5)
-    count = math.ceil(upper / step - 1e-9) if beyond else math.floor(upper / step + 1e-9)
-    return [step * index for index in range(count + 1)]
+    return [step * index for index in range(math.ceil(upper / step - 1e-9) + 1)]
+
+
+#: Steps that people count time in, in seconds, from a second on.
+_TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+
+
+def time_ticks(upper: float) -> list[float]:
+    """Round durations from 0 up to `upper` seconds."""
+    if upper <= 5:
+        return [value for value in nice_ticks(upper) if value <= upper * (1 + 1e-9)]
+    step = next((step for step in _TIME_STEPS if upper / step <= 8), 86400.0 * math.ceil(upper / 86400 / 8))
+    return [step * index for index in range(math.floor(upper / step) + 1)]
 
 
 def number(value: float) -> str:
@@ -113,4 +135,5 @@ def seconds(value: float) -> str:
     whole = round(value)
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    minutes = round(value / 60)
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")

@@ -82,7 +82,7 @@ def _timeline(summary: BatchSummary, journal: Journal) -> _Titled | None:
     return _Titled(
         "Results per second",
         "over the time that the batch was active; the time between two sessions is left out",
-        bar_plot(columns, ("completed", "blocked", "failed"), upper, scale=per_second),
+        bar_plot(columns, ("completed", "blocked", "failed"), upper, scale=per_second, width=1000),
     )
 
 
@@ -98,7 +98,7 @@ def _histogram(journal: Journal, column: str, title: str, figures: Figures | Non
         upper,
         _COLUMNS - 1,
     )
-    text = f"{figures.count:,} jobs; half of them at most {seconds(figures.p50)}, 99 % at most {seconds(figures.p99)}"
+    text = f"{figures.count:,} jobs; half of them at most {seconds(figures.p50)}, 99 % at most {seconds(figures.p99)}"
     if figures.longest > upper:
         text += f"; the last column holds all up to {seconds(figures.longest)}"
     return _Titled(title, text, bar_plot(_columns(rows, 1), ("completed",), upper))

@@ -71,6 +71,8 @@ class NoopJob:
 class NoopTarget:
     """See this module; takes no idempotency keys."""
 
+    has_idempotency_keys = False
+
     def __init__(self, name: str) -> None:
         options = {key: values[-1] for key, values in parse_qs(urlsplit(name).query).items()}
         self._delay = float(options.get("delay", 0))
@@ -81,7 +83,7 @@ class NoopTarget:
         self._log = os.open(options["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "log" in options else None
 
     def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> NoopJob:
-        return self._submit(request, "-")
+        return self._submit(request, (request.idempotency_key if self.has_idempotency_keys else None) or "-")
 
     def health(self) -> Mapping[str, Any]:
         return {"ready": not self._down}
@@ -115,10 +117,7 @@ class NoopTarget:
 class KeyedNoopTarget(NoopTarget):
     """One that takes idempotency keys."""
 
-    def submit(
-        self, request: RunRequest, *, on_event: EventSink | None = None, idempotency_key: str | None = None
-    ) -> NoopJob:
-        return self._submit(request, idempotency_key or "-")
+    has_idempotency_keys = True
 
 
 def _open(name: str, options: Mapping[str, Any]) -> NoopTarget:

@@ -26,6 +26,8 @@ from fake_worker import (
 from PIL import Image
 from visitor import EXAMPLES, PHOTO, drop, give, pixels, press_run, run
 
+from comfy_cpu_worker.shelf import Shelf
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -179,16 +181,18 @@ def test_texts_times_changes_models_and_warnings_are_shown(open_page: Callable[.
     dropped = {"node_id": "7", "class_type": "SaveImageNoMetadata", "reason": "bypassed"}
     script = completed(
         text_item("A woman smiles."),
+        text_item('{"a": 1}', node_id="19", kind="json"),
         stand_in=True,
         models=[model],
         changes={"ok": True, "changes": [change], "cannot_run": [], "unknown": [], "dropped": [dropped], "guessed": [], "problems": []},
         warnings=["the safety check of node 30 was left out", "ben2_onnx/BEN2_Base.onnx is a stand-in"],
-        timings=[timing("1", "LoadImage", 0.01, cached=True), timing("4", "BEN2_ONNX_RemoveBg", 1.0), timing("9", "SaveImage", 0.25)],
+        timings=[timing("1", "LoadImage", 0.01, cached=True), timing("4", "Florence2Run", 1.0), timing("9", "SaveImage", 0.25)],
     )  # fmt: skip
     page = open_page(FakeWorker(lambda job: script, [ONE]))
     run(page)
     text = page.locator("#result").inner_text()
-    assert "A woman smiles." in page.locator("pre.prose").inner_text()
+    assert page.locator("pre").all_inner_texts() == ["A woman smiles.", '{\n  "a": 1\n}']
+    assert page.locator("section h3").all_inner_texts()[:4] == ["Done", "Safety", "Caption", "JSON"]
     banners = page.locator(".banner").all_inner_texts()
     assert banners[0].startswith("Not the real model. A stand-in took the place of ben2_onnx/BEN2_Base.onnx.")
     assert banners[1:] == ["the safety check of node 30 was left out"], "what the first says is not said twice"
@@ -196,7 +200,7 @@ def test_texts_times_changes_models_and_warnings_are_shown(open_page: Callable[.
     assert "left out: bypassed in the workflow" in text
     assert "openvino 1 · bf16 · 2 threads · loaded in 0.40\xa0s" in text
     rows = [" ".join(row.split()) for row in page.locator(".times li").all_inner_texts()]
-    assert rows == ["LoadImage 1 cached", "BEN2_ONNX_RemoveBg 4 1.00 s", "SaveImage 9 0.25 s"]
+    assert rows == ["LoadImage 1 cached", "Florence2Run 4 1.00 s", "SaveImage 9 0.25 s"]
     widths = [fill.evaluate("node => node.style.width") for fill in page.locator(".fill").all()]
     assert widths == ["100%", "25%"]
 
@@ -281,6 +285,78 @@ def test_a_workflow_file_of_ones_own(
     assert list(worker.jobs[0]["inputs"]) == list(places)
 
 
+#: Workflows whose file inputs are not plain to see.
+TRICKY: dict[str, dict[str, Any]] = {
+    "linked": {
+        "1": {"class_type": "LoadImage", "inputs": {"image": ["2", 0]}},
+        "2": {"class_type": "SomeName", "inputs": {"image": "a.png"}},
+        "3": {"class_type": "ETN_LoadImageBase64", "inputs": {"image": "a.png"}, "_meta": {"title": "In"}},
+        "4": {"class_type": "VHS_LoadVideo", "inputs": {"video": "a.mp4", "frames": 3}},
+        "5": {"class_type": "LoadAudio", "inputs": {"audio": "a.mp3"}},
+        "6": {"class_type": "LoadImageMask", "inputs": {"image": "a.png", "channel": "alpha"}},
+        "7": {"class_type": "NSFWFilter", "inputs": {"images": ["6", 0]}},
+        "8": {"class_type": "PreviewImage", "inputs": {"images": ["7", 0]}},
+    },
+    "muted": {
+        "nodes": [
+            {"id": 1, "type": "LoadImage", "mode": 2, "inputs": [], "outputs": [], "widgets_values": ["a.png", "image"]},
+            {"id": 2, "type": "LoadImage", "title": "Kept", "inputs": [], "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}], "widgets_values": ["a.png", "image"]},
+            {"id": 3, "type": "PreviewImage", "inputs": [{"name": "images", "type": "IMAGE", "link": 1}], "outputs": []},
+        ],
+        "links": [[1, 2, 0, 3, 0, "IMAGE"]],
+    },
+    "a widget of a subgraph": {
+        "nodes": [
+            {"id": 3, "type": "sub", "inputs": [{"name": "image", "type": "COMBO", "widget": {"name": "image"}, "link": None}], "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}], "widgets_values": ["a.png"]},
+            {"id": 4, "type": "PreviewImage", "inputs": [{"name": "images", "type": "IMAGE", "link": 1}], "outputs": []},
+        ],
+        "links": [[1, 3, 0, 4, 0, "IMAGE"]],
+        "definitions": {"subgraphs": [{
+            "id": "sub", "name": "Sub", "inputNode": {"id": -10}, "outputNode": {"id": -20},
+            "inputs": [{"id": "a", "name": "image", "type": "COMBO", "linkIds": [10]}],
+            "outputs": [{"id": "b", "name": "IMAGE", "type": "IMAGE", "linkIds": [11]}],
+            "nodes": [{"id": 8, "type": "LoadImage", "inputs": [{"name": "image", "type": "COMBO", "widget": {"name": "image"}, "link": 10}], "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [11]}], "widgets_values": ["a.png", "image"]}],
+            "links": [
+                {"id": 10, "origin_id": -10, "origin_slot": 0, "target_id": 8, "target_slot": 0, "type": "COMBO"},
+                {"id": 11, "origin_id": 8, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"},
+            ],
+        }]},
+    },
+}  # fmt: skip
+
+
+def test_a_file_of_ones_own_is_read_as_the_same_file_in_the_image_is(
+    open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    for file in (EXAMPLES / "workflows").glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name, document in TRICKY.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    page = open_page(FakeWorker(lambda job: completed(), [ONE]))
+    entries = Shelf(tmp_path).entries()
+    assert len(entries) >= 5
+    for entry in entries:
+        assert entry.problem == ""
+        ours, theirs = page.evaluate(
+            """async ([text, entry]) => {
+                const { baked, own } = await import("/static/workflows.js");
+                const seen = ({ files, gate }) => [files.toSorted((a, b) => a.key.localeCompare(b.key)), gate];
+                return [seen(own("x.json", text)), seen(baked(entry))];
+            }""",
+            [(tmp_path / f"{entry.name}.json").read_text(), entry.to_json()],
+        )
+        assert ours == theirs, entry.name
+        assert len(theirs[0]) >= 1, entry.name
+
+
+def test_a_workflow_that_is_broken_cannot_be_chosen(open_page: Callable[..., Page]) -> None:
+    broken = {**TWO, "inputs": [], "problem": "two.json is not JSON"}
+    page = open_page(FakeWorker(lambda job: completed(), [broken, ONE]))
+    page.get_by_text("It cannot be run: two.json is not JSON").wait_for()
+    assert page.get_by_role("radio", name="Two pictures").is_disabled()
+    assert page.get_by_role("radio", name="Cut out").is_checked()
+
+
 def test_a_file_that_is_no_workflow_is_refused_at_once(open_page: Callable[..., Page], tmp_path: Path) -> None:
     worker = FakeWorker(lambda job: completed(), [ONE])
     page = open_page(worker)
@@ -315,7 +391,7 @@ def test_text_has_contrast_and_controls_have_names(open_page: Callable[..., Page
 def test_it_fits_on_a_phone(open_page: Callable[..., Page]) -> None:
     long = "AVeryLongNameWithoutAnySpaceInItThatWouldNotFitOnThePhoneOfAnybodyWhoHasOne"
     script = completed(
-        picture_item(cut_out(PHOTO), f"{long}.png"), text_item(long), text_item(json.dumps({long: long})),
+        {**picture_item(cut_out(PHOTO), f"{long}.png"), "reencoded": {"media_type": "image/png", "size": 4_000_000}}, text_item(long), text_item(json.dumps({long: long})),
         timings=[timing("1", long, 1.0)], warnings=[long],
     )  # fmt: skip
     page = open_page(
@@ -326,6 +402,7 @@ def test_it_fits_on_a_phone(open_page: Callable[..., Page]) -> None:
     assert page.evaluate(too_wide) <= 0
     run(page)
     assert page.evaluate(too_wide) <= 0
+    assert "re-encoded; was image/png, 4.0\xa0MB" in page.locator(".downloads").inner_text()
     assert page.locator(".verdict").is_visible()
     top = page.locator(".verdict").evaluate("node => node.getBoundingClientRect().top")
     assert 0 <= top < 740, "the result is scrolled into view"

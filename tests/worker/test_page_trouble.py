@@ -42,6 +42,7 @@ SAFETY = [
     ([json.dumps({**NUDENET, "is_nsfw": True})], "NudeNetSafetyChecker", "Flagged by a check, and not stopped"),
     ([json.dumps({"classification": {**DOMAINS, "hate": "BORDERLINE"}})], "MultiDomainSafetyGate", "though a check flagged it"),
     ([json.dumps({"classification": {**DOMAINS, "hate": "what?"}})], "ShowText", "Flagged by a check, and not stopped"),
+    ([json.dumps({**NUDENET, "detections": 5, "max_score": "x"})], "NudeNetSafetyGate", "Passed: the workflow's safety gate"),
     (["A woman smiles."], "Florence2Run", "The workflow's safety check is not among the nodes that ran."),
 ]  # fmt: skip
 
@@ -72,12 +73,13 @@ def test_a_block_is_shown_as_one_and_not_as_an_error(open_page: Callable[..., Pa
 
 def test_what_does_not_say_that_it_completed_is_no_success(open_page: Callable[..., Page]) -> None:
     said = ["blocked", "failed", None, "fine"]
-    answers = [{"status": "COMPLETED", "output": {**output("completed"), "status": status}} for status in said]
+    picture = picture_item(cut_out(PHOTO))
+    answers = [{"status": "COMPLETED", "output": {**output("completed", picture), "status": status}} for status in said]
     page = open_page(FakeWorker(lambda job: Script(answers.pop(0)), [ONE]))
     for status in said:
         run(page)
         assert page.locator(".verdict.failed").count() == 1, status
-        assert page.locator(".safety").count() == 0, status
+        assert page.locator(".safety, .viewer").count() == 0, status
 
 
 # ---- what goes wrong
@@ -157,7 +159,7 @@ def test_without_a_picture_nothing_is_sent(open_page: Callable[..., Page]) -> No
     worker = FakeWorker(lambda job: completed(), [ONE])
     page = open_page(worker)
     press_run(page)
-    page.get_by_text("Choose a picture for Photo first.").wait_for()
+    page.get_by_text("Choose a file for Photo first.").wait_for()
     assert page.locator(".slot input").evaluate("node => node === document.activeElement")
     assert worker.jobs == []
 

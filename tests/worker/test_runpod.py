@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+from faulty_nodes import faulty_environment, one_node
 from runpod_server import RunPodServer
 
 from comfy_cpu_client import Client
@@ -116,11 +116,12 @@ def test_what_fails_is_failed_and_the_next_job_runs(start: Start, runpod: RunPod
     assert "error" not in runpod.wait(good, timeout_s=60)
 
 
-def test_a_stopped_job_ends_and_the_next_one_runs(start: Start, runpod: RunPodServer) -> None:
-    start(**runpod.environment())
-    slow = runpod.submit(
-        {**INPUT, "workflow": {**CUTOUT, "9": {"class_type": "TestSleep", "inputs": {"seconds": 120}}}}
-    )
+@pytest.mark.parametrize("polite", [True, False], ids=["that looks", "that never looks"])
+def test_a_stopped_job_ends_and_the_next_one_runs(
+    start: Start, runpod: RunPodServer, tmp_path: Path, polite: bool
+) -> None:
+    start(**runpod.environment(), **faulty_environment(tmp_path))
+    slow = runpod.submit({"workflow": one_node("TestSleep", seconds=120, polite=polite)})
     runpod.wait_for_progress(slow, timeout_s=90)
     runpod.stop(slow)
     good = runpod.submit(INPUT)
@@ -148,12 +149,13 @@ def test_the_sdk_s_own_local_server(start: Start, stand_in_models: Path) -> None
     deadline = time.monotonic() + 90
     while True:
         try:
-            answer = requests.post(url, data=json.dumps({"input": INPUT}), timeout=60)
+            answer = requests.post(url, json={"input": INPUT}, timeout=60)
             break
         except requests.ConnectionError:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
+    assert answer.status_code == 200, answer.text[:300]
     document = answer.json()
     assert document["status"] == "COMPLETED"
     assert pictures(document["output"]) == embedded(stand_in_models)

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfy_cpu_client.payload import (
@@ -49,6 +49,7 @@ outputs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(outputs, max_size=8))
 def test_every_byte_comes_back_in_order(made: list[Output]) -> None:
     result = Result("completed", outputs=tuple(made), timings=(NodeTiming("1", "X", 0.5),), execution_seconds=1.5)

@@ -196,6 +196,40 @@ def test_a_process_ends_with_its_parent_even_when_that_is_killed() -> None:
     wait_until(lambda: not alive(child), "the child outlived its parent")
 
 
+def test_the_first_process_of_a_container_leaves_no_zombies() -> None:
+    """What a dead process had started becomes a child of the first process, which has to reap it."""
+    program = """
+        import asyncio, ctypes, os, sys, time
+        from pathlib import Path
+        from comfy_cpu_worker.process import SupervisedProcess
+
+        def children():
+            stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+            return [state for state, parent, *_ in stats if int(parent) == os.getpid()]
+
+        async def main():
+            process = await SupervisedProcess.start(
+                ["sh", "-c", "sleep 60 & sleep 60 & echo started; wait"], name="child", environ=dict(os.environ)
+            )
+            while not process.log_tail:
+                await asyncio.sleep(0.01)
+            process.kill()
+            await process.wait()
+            deadline = time.monotonic() + 20
+            while children() and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            print(children())
+
+        PR_SET_CHILD_SUBREAPER = 36
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        asyncio.run(main())
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], check=False, capture_output=True, text=True
+    )
+    assert answer.stdout == "[]\n", answer.stderr
+
+
 def test_a_process_outlives_the_thread_that_asked_for_it() -> None:
     """The kernel ends it with the thread that forked, which must not be a thread of the caller's."""
 
@@ -244,7 +278,7 @@ def test_a_descendant_that_keeps_writing_does_not_hold_up_the_end() -> None:
             """
             import subprocess
             child = subprocess.Popen(["sh", "-c", "while :; do echo x; done"], start_new_session=True)
-            print(child.pid, flush=True)
+            print(f"{child.pid}\\n", end="")  # in one piece: the other is writing, too
             """,
             log_lines=10**6,
         )

@@ -82,6 +82,7 @@ def test_a_small_worker_is_not_killed_by_the_sdk_for_its_memory() -> None:
     environ = {"PATH": "/bin"}
     prepare_sdk(environ)
     assert environ["RUNPOD_MIN_MEMORY_GB"] == MIN_MEMORY_GB
+    assert environ["RUNPOD_LOG_LEVEL"] == "INFO"  # DEBUG, its own default, writes pictures into the log
     environ["RUNPOD_MIN_MEMORY_GB"] = "12"
     prepare_sdk(environ)
     assert environ["RUNPOD_MIN_MEMORY_GB"] == "12"

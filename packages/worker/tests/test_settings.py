@@ -23,7 +23,7 @@ def test_every_variable_is_read() -> None:
         {
             "COMFY_CPU_HOST": "::1", "COMFY_CPU_PORT": "0", "COMFY_CPU_ENDPOINT": "mine", "COMFY_CPU_TOKEN": " t ",
             "COMFY_CPU_MODELS": "~/models", "COMFY_CPU_WORKFLOWS": "/flows", "COMFY_CPU_STATE": "/state",
-            "COMFY_CPU_QUEUE": "7", "COMFY_CPU_KEEP": "10", "COMFY_CPU_KEEP_SYNC": "0.5", "COMFY_CPU_KEEP_BYTES": "99",
+            "COMFY_CPU_QUEUE": "7", "COMFY_CPU_KEEP": "10", "COMFY_CPU_KEEP_SYNC": "1.5", "COMFY_CPU_KEEP_BYTES": "99",
             "COMFY_CPU_TTL": "60", "COMFY_CPU_GRACE": "3", "COMFY_CPU_BACKEND": "ComfyUI", "COMFYUI_PATH": "/comfyui",
             "COMFY_CPU_WARM_UP": "no", "COMFY_CPU_TIMEOUT": "5", "COMFY_CPU_MAX_TIMEOUT": "50",
             "COMFY_CPU_RUN_BYTES": "1000", "COMFY_CPU_RUNSYNC_BYTES": "2000", "COMFY_CPU_ALLOW_REMOTE": "1",
@@ -38,7 +38,7 @@ def test_every_variable_is_read() -> None:
     assert (settings.host, settings.port, settings.endpoint, settings.token) == ("::1", 0, "mine", "t")
     assert settings.models == Path.home() / "models"
     assert (settings.workflows, settings.state, settings.comfyui) == (Path("/flows"), Path("/state"), Path("/comfyui"))
-    assert (settings.queue, settings.keep_s, settings.keep_sync_s, settings.keep_bytes) == (7, 10, 0.5, 99)
+    assert (settings.queue, settings.keep_s, settings.keep_sync_s, settings.keep_bytes) == (7, 10, 1.5, 99)
     assert (settings.ttl_s, settings.grace_s, settings.backend, settings.warm_up) == (60, 3, "comfyui", False)
     assert (settings.limits.timeout_s, settings.limits.max_timeout_s) == (5, 50)
     assert (settings.run_bytes, settings.runsync_bytes, settings.allow_remote) == (1000, 2000, True)
@@ -46,6 +46,7 @@ def test_every_variable_is_read() -> None:
     assert (settings.refresh_worker, settings.log_level, settings.worker_id) == (True, "DEBUG", "pod")
     assert settings.comfy_org_api_key == "key"
     assert settings.urls == settings.webhooks
+    assert settings.limits.urls
     assert settings.urls is not None
     assert (settings.urls.allow_hosts, settings.urls.deny_hosts) == (("x.example",), ("y.example",))
     assert (settings.urls.allow_private, settings.urls.ca_file) == (True, Path("/ca"))
@@ -56,7 +57,7 @@ def test_every_variable_is_read() -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("COMFY_CPU_PORT", "65536"), ("COMFY_CPU_PORT", "http"), ("COMFY_CPU_QUEUE", "0"), ("COMFY_CPU_KEEP", "-1"),
+        ("COMFY_CPU_PORT", "65536"), ("COMFY_CPU_PORT", "http"), ("COMFY_CPU_QUEUE", "0"), ("COMFY_CPU_KEEP", "0"),
         ("COMFY_CPU_KEEP_SYNC", "soon"), ("COMFY_CPU_GRACE", "nan"), ("COMFY_CPU_TIMEOUT", "0"),
         ("COMFY_CPU_TTL", "inf"), ("COMFY_CPU_BACKEND", "gpu"), ("COMFY_CPU_WARM_UP", "maybe"),
         ("COMFY_CPU_RUN_BYTES", "10MB"), ("COMFY_LOG_LEVEL", "loud"), ("COMFY_CPU_QUALITY", "101"),

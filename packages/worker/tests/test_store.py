@@ -41,7 +41,14 @@ def run(store: Store, state: str = "COMPLETED", *, output: bytes | None = b"{}",
     started = store.start_next()
     assert started is not None
     record = JobRecord(
-        **{**vars(started.record), "state": state, "output": output, "finished_at": now, "delay_ms": 3, "execution_ms": 7}
+        **{
+            **vars(started.record),
+            "state": state,
+            "output": output,
+            "finished_at": now,
+            "delay_ms": 3,
+            "execution_ms": 7,
+        }
     )
     assert store.finish(record)
     return store.get(record.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from comfy_cpu_client.prepare import FileInput, Prepared, prepare
 from comfy_cpu_core.errors import InputError, UsageError
 from comfy_cpu_core.plugins import Plugins, get_plugins
-from comfy_cpu_core.registry import get_registry
-from comfy_cpu_core.results import EventSink, Job, JobStatus, Result, Target, TargetType
+from comfy_cpu_core.registry import NodeRegistry, get_registry
+from comfy_cpu_core.results import EventSink, Job, JobStatus, KnowsNodes, Result, Target, TargetType
 
 if TYPE_CHECKING:
     from comfy_cpu_client.batch import BatchSummary
@@ -73,8 +72,10 @@ class Client:
     """Runs workflows on a target.
 
     Args:
-        target: ``embedded`` (in this process); the plugins that are installed decide what else there is.
-        options: what the target takes; for ``embedded``: ``models``, the model tree's directory.
+        target: ``embedded`` (in this process), or ``comfyui+http(s)://HOST:8188`` (a ComfyUI server); the plugins that
+            are installed decide what else there is.
+        options: what the target takes; for ``embedded``: ``models``, the model tree's directory; for a ComfyUI see
+            `comfy_cpu_client.comfyui.Settings`.
 
     A client may be used from several threads. It is a context manager; `close` gives back what the target holds.
     """
@@ -82,7 +83,7 @@ class Client:
     def __init__(self, target: str = "embedded", **options: Any) -> None:
         self.target = target
         self._plugins = get_plugins()
-        self._registry = get_registry()
+        self._registry: NodeRegistry | None = None
         self._target: Target = _target_type(target, self._plugins).open(target, options)
 
     def __enter__(self) -> Self:
@@ -115,21 +116,25 @@ class Client:
     ) -> Prepared:
         """Read a workflow, set its inputs and convert it for a CPU, without running it.
 
+        A target that knows node classes of its own is asked for them the first time.
+
         Raises:
             WorkflowError: the workflow cannot be read, or has no such node or input.
             InputError: a file cannot be read.
+            TargetError: the target cannot be asked.
         """
         # Imported here because every `comfy-cpu --help` imports this module.
         from comfy_cpu_core.workflow import Workflow, load
 
-        loaded = workflow if isinstance(workflow, Workflow) else load(workflow, self._registry.signatures)
+        registry = self._known_nodes()
+        loaded = workflow if isinstance(workflow, Workflow) else load(workflow, registry.signatures)
         return prepare(
             loaded,
             inputs={key: read_file(f"input {key}", key, value) for key, value in (inputs or {}).items()},
             files={name: read_file(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
-            registry=self._registry,
+            registry=registry,
             convert=convert,
         )
 
@@ -142,6 +147,7 @@ class Client:
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Run:
         """Start a run and come back at once.
@@ -153,6 +159,7 @@ class Client:
             set: ``NODE.INPUT`` → a value for it.
             convert: whether to convert the workflow for a CPU.
             timeout_s: seconds after which the run ends with status ``timed_out``.
+            comfy_org_api_key: for ComfyUI's paid nodes; secret.
             on_event: called with every `Progress`, from another thread.
 
         Raises:
@@ -161,29 +168,25 @@ class Client:
             TargetError: the target cannot be reached.
         """
         prepared = self.prepare(workflow, inputs=inputs, files=files, set=set, convert=convert)
-        return self.submit_prepared(prepared, timeout_s=timeout_s, on_event=on_event)
+        request = prepared.request(timeout_s, comfy_org_api_key)
+        return Run(prepared, self._target.submit(request, on_event=on_event))
 
     @property
     def has_idempotency_keys(self) -> bool:
         """Whether the target tells by a key that it was asked to run the same job before."""
-        return "idempotency_key" in inspect.signature(self._target.submit).parameters
+        return bool(getattr(self._target, "has_idempotency_keys", False))
 
     def submit_prepared(
         self,
         prepared: Prepared,
         *,
         timeout_s: float | None = None,
-        on_event: EventSink | None = None,
+        comfy_org_api_key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Run:
-        """Start a run of what `prepare` gave and come back at once; see `submit`.
-
-        Args:
-            idempotency_key: two submissions with the same key are one job, where the target has such keys; elsewhere
-                it is ignored.
-        """
-        keys = {"idempotency_key": idempotency_key} if idempotency_key and self.has_idempotency_keys else {}
-        return Run(prepared, self._target.submit(prepared.request(timeout_s), on_event=on_event, **keys))
+        """Start a run of what `prepare` gave; see `submit`."""
+        request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
+        return Run(prepared, self._target.submit(request))
 
     def run(
         self,
@@ -194,6 +197,7 @@ class Client:
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Result:
         """Run a workflow and wait for its result; the arguments are those of `submit`.
@@ -208,6 +212,7 @@ class Client:
             set=set,
             convert=convert,
             timeout_s=timeout_s,
+            comfy_org_api_key=comfy_org_api_key,
             on_event=on_event,
         )
         try:
@@ -228,6 +233,14 @@ class Client:
         from comfy_cpu_client.batch import run_batch
 
         return run_batch(workflow, inputs, output=output, targets=[self], **settings)
+
+    def _known_nodes(self) -> NodeRegistry:
+        if self._registry is None:
+            if isinstance(self._target, KnowsNodes):
+                self._registry = NodeRegistry(self._plugins, object_info=self._target.object_info())
+            else:
+                self._registry = get_registry()
+        return self._registry
 
 
 def _target_type(target: str, plugins: Plugins) -> TargetType:

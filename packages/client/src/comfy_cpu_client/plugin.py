@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 
 from comfy_cpu_core.hookspecs import hookimpl
+from comfy_cpu_core.results import TargetType
 
 
 @hookimpl
@@ -16,3 +17,11 @@ def comfy_cpu_commands() -> Iterable[click.Command]:
     from comfy_cpu_client.cli.run import run
 
     return [run, batch]
+
+
+@hookimpl
+def comfy_cpu_targets() -> Iterable[TargetType]:
+    """The targets for a ComfyUI server."""
+    from comfy_cpu_client.comfyui import SCHEMES, open_comfyui
+
+    return [TargetType(scheme, open_comfyui, "a ComfyUI server: comfyui+http://HOST:8188") for scheme in SCHEMES]

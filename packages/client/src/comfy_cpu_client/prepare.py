@@ -53,9 +53,14 @@ class Prepared:
     report: Report | None
     warnings: tuple[str, ...] = ()
 
-    def request(self, timeout_s: float | None = None) -> RunRequest:
-        """The request for a target."""
-        return RunRequest(self.workflow.to_prompt(), self.files, timeout_s)
+    def request(
+        self,
+        timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunRequest:
+        """The request for a target; the arguments are those of `RunRequest`."""
+        return RunRequest(self.workflow.to_prompt(), self.files, timeout_s, comfy_org_api_key, idempotency_key)
 
 
 def prepare(

@@ -84,10 +84,10 @@ class Scripted:
 
 
 class Keyed(Scripted):
-    def submit(
-        self, request: RunRequest, *, on_event: EventSink | None = None, idempotency_key: str | None = None
-    ) -> Job:
-        self.keys.append(idempotency_key)
+    has_idempotency_keys = True
+
+    def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> Job:
+        self.keys.append(request.idempotency_key)
         return super().submit(request)
 
 

@@ -333,12 +333,15 @@ class RunRequest:
             LoadImage and its kin under that name.
         timeout_s: seconds after which the run ends as ``timed_out``; None for no limit.
         comfy_org_api_key: for ComfyUI's paid nodes; secret; a target that has none of them ignores it.
+        idempotency_key: two requests with the same key are one run, at a target that knows such keys (our worker); None
+            for a new one.
     """
 
     prompt: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     timeout_s: float | None = None
     comfy_org_api_key: str | None = field(default=None, repr=False)
+    idempotency_key: str | None = field(default=None, repr=False)
 
 
 @runtime_checkable

@@ -157,4 +157,6 @@ def _split(url: str) -> tuple[str, str | None, str | None]:
         bucket, host = found["bucket"], found["rest"]
     region = _REGION_HOST.fullmatch(host)
     shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}{f':{port}' if port else ''}", bucket, region["region"] if region else None
+    if port not in {None, 443 if parts.scheme == "https" else 80}:  # what a client leaves out, a signature must, too
+        shown += f":{port}"
+    return f"{parts.scheme}://{shown}", bucket, region["region"] if region else None

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 #: Pages that are given back to the file system at a time: 16 MB.
 _VACUUM_PAGES = 4096
 
+#: A larger file is not looked through when it is opened: that would hold up the start for seconds.
+_CHECKED_BYTES = 256 * 2**20
+
 #: What the write-ahead log keeps of its size when it begins anew.
 _WAL_BYTES = 32 * 2**20
 
@@ -123,9 +126,10 @@ class Database:
                 )
             if version == 0:
                 db.executescript(f"BEGIN; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
+            if self._path.stat().st_size <= _CHECKED_BYTES:
+                (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(verdict)
         except BaseException:
             db.close()
             raise

@@ -258,4 +258,5 @@ def _json_of(outcome: JobOutcome) -> tuple[bytes | None, JobOutcome]:
 
 
 def _why(outcome: JobOutcome) -> str:
-    return f": {outcome.error}" if outcome.error else ""
+    # What a node says may have line breaks in it, which would look like lines of ours.
+    return f": {' '.join(outcome.error.split())[:500]}" if outcome.error else ""

@@ -13,20 +13,22 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from comfy_cpu_core.workflow import is_link
 from comfy_cpu_worker.errors import JobRejected
 from comfy_cpu_worker.fields import is_url
 
-__all__ = ["JobSecrets", "with_secrets", "without_secrets"]
+__all__ = ["JobSecrets", "hide_secrets", "with_secrets", "without_secrets"]
 
 #: How deeply a document may be nested. Real ones stay below 30.
 _MAX_DEPTH = 120
 
 #: The longest text that may be a token as a whole.
 _MAX_TOKEN = 4096
+
+#: The shortest text that is hidden in others.
+_SHORTEST = 6
 
 _Path = tuple[str | int, ...]
 
@@ -95,6 +97,28 @@ def with_secrets(document: Mapping[str, Any], secrets: Mapping[str, Any]) -> dic
     return whole
 
 
+def hide_secrets(value: Any, secrets: Collection[Any]) -> Any:
+    """A copy of JSON with dots in the place of secrets, wherever they stand in its texts: a node may repeat what it got.
+
+    Args:
+        secrets: what to hide; short ones and those that are no text are left alone, since they would be found anywhere.
+    """
+    texts = sorted(
+        {text for text in secrets if isinstance(text, str) and len(text) >= _SHORTEST}, key=len, reverse=True
+    )
+    return _hide(value, re.compile("|".join(map(re.escape, texts)))) if texts else value
+
+
+def _hide(value: Any, secret: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return secret.sub("…", value)
+    if isinstance(value, Mapping):
+        return {key: _hide(item, secret) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide(item, secret) for item in value]
+    return value
+
+
 def _clean(value: Any, path: _Path, secret: bool, taken: dict[str, Any]) -> Any:
     """A copy of a value without secrets; `secret` if everything in it is one."""
     if len(path) > _MAX_DEPTH:
@@ -113,7 +137,7 @@ def _clean(value: Any, path: _Path, secret: bool, taken: dict[str, Any]) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, list):
-        if is_link(value):
+        if _is_connection(value, path):
             return list(value)
         return [_clean(item, (*path, index), secret, taken) for index, item in enumerate(value)]
     if value in (None, "") or isinstance(value, bool):
@@ -121,6 +145,13 @@ def _clean(value: Any, path: _Path, secret: bool, taken: dict[str, Any]) -> Any:
     if secret or (isinstance(value, str) and _looks_secret(value, path)):
         return _take(value, path, taken)
     return value
+
+
+def _is_connection(value: list[Any], path: _Path) -> bool:
+    """Whether a list is the connection of a node's input in API format; elsewhere, the like may be two widgets' values."""
+    from comfy_cpu_core.workflow import is_link  # not needed before the first job
+
+    return path[-2:-1] == ("inputs",) and is_link(value) and not _looks_secret(value[0], path)
 
 
 def _take(value: Any, path: _Path, taken: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def _ask(port: int) -> str | None:
     for path, key, name in (("healthz", "service", "comfy-cpu worker"), ("system_stats", "system", "ComfyUI")):
         with (
             suppress(OSError, HTTPException, ValueError),
-            opener.open(f"http://127.0.0.1:{port}/{path}", timeout=1) as answer,
+            opener.open(f"http://127.0.0.1:{port}/{path}", timeout=0.5) as answer,
         ):
             if key in json.loads(answer.read(65536)):
                 return name

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from comfy_cpu_worker.store import FINAL_STATES, JobRecord, NewJob, Store
 from comfy_cpu_worker.storethread import StoreThread
 from comfy_cpu_worker.work import Backend
 
-__all__ = ["JobQueue", "JobView", "QueueLimits", "Submission"]
+__all__ = ["Change", "JobQueue", "JobView", "QueueLimits", "Submission"]
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,10 @@ class JobView:
 
     record: JobRecord
     progress: Mapping[str, Any] | None = None
+
+
+#: A job as it is, without its output; the progress since the last change; a mark, how much progress there was by then.
+Change = tuple[JobView, list[Mapping[str, Any]], int]
 
 
 class JobQueue:
@@ -217,8 +221,8 @@ class JobQueue:
                     pass
         return await self.get(job_id)
 
-    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[tuple[JobView, list[Mapping[str, Any]], int]]:
-        """A job each time something changes, until its end: how it is (without output), what progress there was, a mark.
+    async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[Change, None]:
+        """A job each time something changes, until its end.
 
         Args:
             after: the last mark that was seen; 0 for all the progress that is kept.

@@ -74,6 +74,9 @@ def prepare_sdk(environ: MutableMapping[str, str]) -> None:
     A worker without a GPU fails none of its checks for one: the SDK leaves them out where it finds no GPU.
     """
     environ.setdefault("RUNPOD_MIN_MEMORY_GB", MIN_MEMORY_GB)
+    if not environ.get("RUNPOD_DEBUG_LEVEL"):
+        # Its own default is DEBUG, which writes every output, pictures in base64, into the log.
+        environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
 
 
 def main() -> int:

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_cpu_worker.backends import open_backend
-from comfy_cpu_worker.queue import JobQueue, QueueLimits
-from comfy_cpu_worker.runner import JobRunner
 from comfy_cpu_worker.settings import WorkerSettings
 from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.work import Backend
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+    from comfy_cpu_worker.api.assembly import Assembly
     from comfy_cpu_worker.api.server import ApiServer
 
 __all__ = ["serve"]
 
 log = logging.getLogger(__name__)
+
+#: Seconds that webhooks are given which are called when the worker ends.
+_WEBHOOK_S = 2.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,13 +61,14 @@ async def serve(
         # First of all, so that its process starts, and its models load, while the rest of this one is imported.
         starting = asyncio.create_task(backend.start(), name="comfy-cpu-backend-start")
         stack.push_async_callback(_end, starting)
-        make_app, make_server = await asyncio.to_thread(_import_api)
-        queue = _make_queue(settings, backend)
+        parts = await asyncio.to_thread(_assemble, settings, backend, shelf)
+        queue = parts.queue
+        if parts.webhooks is not None:
+            stack.push_async_callback(parts.webhooks.close, _WEBHOOK_S)
         stack.push_async_callback(queue.close)
         await queue.open(state)
-        server = make_server(make_app(settings, queue, backend, shelf))
-        serving = asyncio.create_task(server.serve(sockets), name="comfy-cpu-api")
-        stack.push_async_callback(_end_server, server, serving)
+        serving = asyncio.create_task(parts.server.serve(sockets), name="comfy-cpu-api")
+        stack.push_async_callback(_end_server, parts.server, serving)
         if await _first(starting, serving, signals.asked):
             dispatching = queue.start()
             on_ready()
@@ -78,23 +79,10 @@ async def serve(
             await queue.drain(settings.grace_s)
 
 
-def _import_api() -> tuple[Callable[..., ASGIApp], Callable[[ASGIApp], ApiServer]]:
-    from comfy_cpu_worker.api.app import create_app
-    from comfy_cpu_worker.api.server import make_server
+def _assemble(settings: WorkerSettings, backend: Backend, shelf: Shelf) -> Assembly:
+    from comfy_cpu_worker.api.assembly import assemble
 
-    return create_app, make_server
-
-
-def _make_queue(settings: WorkerSettings, backend: Backend) -> JobQueue:
-    limits = QueueLimits(
-        waiting=settings.queue,
-        keep_run_s=settings.keep_s,
-        keep_sync_s=settings.keep_sync_s,
-        keep_bytes=settings.keep_bytes,
-        ttl_s=settings.ttl_s,
-    )
-    runner = JobRunner.from_settings(settings, backend)
-    return JobQueue(runner, backend, limits, refresh=settings.refresh_worker)
+    return assemble(settings, backend, shelf)
 
 
 async def _first(expected: asyncio.Future[None], serving: asyncio.Task[None], asked: asyncio.Future[None]) -> bool:
@@ -102,7 +90,7 @@ async def _first(expected: asyncio.Future[None], serving: asyncio.Task[None], as
     done, _ = await asyncio.wait({expected, serving, asked}, return_when=asyncio.FIRST_COMPLETED)
     for future in done:
         future.result()
-    return asked not in done
+    return expected in done
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -101,6 +101,7 @@ class WorkerSettings:
         env = Environment(environ)
         # As the reference's image: its container is what decides who can reach it.
         in_container = env.flag("SERVE_API_LOCALLY", False)
+        urls = _url_policy(env, "COMFY_CPU_URLS")
         settings = cls(
             backend=cast(BackendName, env.choice("COMFY_CPU_BACKEND", get_args(BackendName), cls.backend)),
             models=default_models_dir(environ).expanduser(),
@@ -108,8 +109,8 @@ class WorkerSettings:
             comfyui=env.path("COMFYUI_PATH"),
             warm_up=env.flag("COMFY_CPU_WARM_UP", cls.warm_up),
             refresh_worker=env.flag("REFRESH_WORKER", cls.refresh_worker),
-            limits=_job_limits(env),
-            urls=_url_policy(env, "COMFY_CPU_URLS"),
+            limits=_job_limits(env, urls=urls is not None),
+            urls=urls,
             webhooks=_url_policy(env, "COMFY_CPU_WEBHOOKS"),
             delivery=_delivery(env, environ),
             comfy_org_api_key=env.text("COMFY_ORG_API_KEY"),
@@ -122,8 +123,8 @@ class WorkerSettings:
             allow_hosts=env.names("COMFY_CPU_ALLOW_HOSTS"),
             state=env.path("COMFY_CPU_STATE"),
             queue=env.integer("COMFY_CPU_QUEUE", cls.queue, least=1, most=1_000_000),
-            keep_s=env.seconds("COMFY_CPU_KEEP", cls.keep_s),
-            keep_sync_s=env.seconds("COMFY_CPU_KEEP_SYNC", cls.keep_sync_s),
+            keep_s=env.seconds("COMFY_CPU_KEEP", cls.keep_s, least=1),
+            keep_sync_s=env.seconds("COMFY_CPU_KEEP_SYNC", cls.keep_sync_s, least=1),
             keep_bytes=env.integer("COMFY_CPU_KEEP_BYTES", cls.keep_bytes, least=0, most=10**15),
             ttl_s=env.seconds("COMFY_CPU_TTL", cls.ttl_s, least=1),
             grace_s=env.seconds("COMFY_CPU_GRACE", cls.grace_s),
@@ -134,7 +135,7 @@ class WorkerSettings:
         return dataclasses.replace(settings, **{name: value for name, value in options.items() if value is not None})
 
 
-def _job_limits(env: Environment) -> JobLimits:
+def _job_limits(env: Environment, *, urls: bool) -> JobLimits:
     default = JobLimits()
     longest = env.seconds("COMFY_CPU_MAX_TIMEOUT", default.max_timeout_s, least=1)
     timeout = env.seconds("COMFY_CPU_TIMEOUT", min(default.timeout_s, longest), least=0.1)
@@ -143,7 +144,7 @@ def _job_limits(env: Environment) -> JobLimits:
             f"COMFY_CPU_TIMEOUT is {timeout:g}, more than COMFY_CPU_MAX_TIMEOUT, which is {longest:g}",
             remedy="set COMFY_CPU_MAX_TIMEOUT to the most seconds that a job may take",
         )
-    return dataclasses.replace(default, timeout_s=timeout, max_timeout_s=longest)
+    return dataclasses.replace(default, urls=urls, timeout_s=timeout, max_timeout_s=longest)
 
 
 def _url_policy(env: Environment, switch: str, *, default: bool = False) -> UrlPolicy | None:

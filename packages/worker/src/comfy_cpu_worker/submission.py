@@ -1,4 +1,4 @@
-"""From a job as it came to what the queue takes: checked, and its secrets taken out. Opens nothing."""
+"""From a job as it came to what the queue takes: checked, and its secrets taken out."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_cpu_worker.errors import JobRejected
-from comfy_cpu_worker.job import parse_job
+from comfy_cpu_worker.errors import JobRejected, UrlRefused
+from comfy_cpu_worker.job import JobInput, parse_job
 from comfy_cpu_worker.jobsecrets import without_secrets
 from comfy_cpu_worker.queue import Submission
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
+from comfy_cpu_worker.urls import UrlClient, UrlPolicy
 
 __all__ = ["parse_submission"]
 
 
-def parse_submission(document: Any, settings: WorkerSettings, *, key: str | None, sync: bool) -> Submission:
+def parse_submission(
+    document: Any, settings: WorkerSettings, shelf: Shelf, *, key: str | None, sync: bool
+) -> Submission:
     """Check a job and make it ready for the queue.
 
     Args:
         document: the job, parsed JSON of any kind.
+        shelf: the workflows that it may name.
         key: the header ``Idempotency-Key``, or None; a job may have it in itself instead.
         sync: whether it came by ``runsync``.
 
@@ -28,16 +33,9 @@ def parse_submission(document: Any, settings: WorkerSettings, *, key: str | None
         JobRejected, JobTooLarge: see `parse_job`; or it asks for what is not allowed.
     """
     job = parse_job(document, settings.limits)
-    if job.webhook is not None and settings.webhooks is None:
-        raise JobRejected(
-            "webhook: this worker calls none", remedy="ask for the status, or set COMFY_CPU_WEBHOOKS=true where it runs"
-        )
-    for file in [*job.files, *job.inputs.values()] if settings.urls is None else []:
-        if file.url is not None:
-            raise JobRejected(
-                f"{file.path} is a URL, and this worker fetches none",
-                remedy="send the file in base64, or set COMFY_CPU_URLS=true where the worker runs",
-            )
+    _check_urls(job, settings)
+    if isinstance(job.workflow, str):
+        shelf.get(job.workflow)
     if key is not None and job.idempotency_key not in {None, key}:
         raise JobRejected("input.idempotency_key is another one than the header Idempotency-Key")
     kept, secrets = without_secrets(document)
@@ -49,6 +47,27 @@ def parse_submission(document: Any, settings: WorkerSettings, *, key: str | None
         ttl_s=job.ttl_s,
         idempotency_key=key or job.idempotency_key,
     )
+
+
+def _check_urls(job: JobInput, settings: WorkerSettings) -> None:
+    """Refuse a URL that leads nowhere before its job waits. Where a name leads is seen when it is asked for."""
+    if job.webhook is not None:
+        if settings.webhooks is None:
+            raise JobRejected(
+                "webhook: this worker calls none",
+                remedy="ask for the status, or set COMFY_CPU_WEBHOOKS=true where it runs",
+            )
+        _check_url("webhook", job.webhook, settings.webhooks)
+    for file in (*job.files, *job.inputs.values()):
+        if file.url is not None and settings.urls is not None:  # else `parse_job` has refused it
+            _check_url(file.path, file.url, settings.urls)
+
+
+def _check_url(path: str, url: str, policy: UrlPolicy) -> None:
+    try:
+        UrlClient(policy).check(url)
+    except UrlRefused as error:
+        raise UrlRefused(f"{path}: {error}", remedy=error.remedy) from None
 
 
 def _without_key(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,22 +129,19 @@ class UrlClient:
         """
         self._place(url)
 
-    def get(
-        self, url: str, *, max_bytes: int, seconds: float | None = None, cancel: threading.Event | None = None
-    ) -> Download:
+    def get(self, url: str, *, max_bytes: int, deadline: Deadline | None = None) -> Download:
         """Fetch what is at a URL.
 
         Args:
             max_bytes: the most that is taken, compressed or not.
-            seconds: a limit for everything, besides the policy's.
-            cancel: set it from another thread to give up.
+            deadline: when to give up, besides what the policy says.
 
         Raises:
             UrlRefused: it, or a redirect, leads where this worker does not go.
             UrlFailed: it could not be had.
             JobTooLarge: there is more.
         """
-        deadline = self._deadline(seconds, cancel)
+        deadline = self._deadline(deadline)
         place = self._place(url)
         for _ in range(self._policy.redirects + 1):
             with self._ask("GET", place, None, {}, deadline) as response:
@@ -166,8 +162,7 @@ class UrlClient:
         body: bytes,
         headers: Mapping[str, str],
         *,
-        seconds: float | None = None,
-        cancel: threading.Event | None = None,
+        deadline: Deadline | None = None,
     ) -> Answer:
         """Send something; a redirect is an answer like another.
 
@@ -176,14 +171,13 @@ class UrlClient:
             UrlFailed: there was no answer.
         """
         place = self._place(url)
-        with self._ask(method, place, body, headers, self._deadline(seconds, cancel)) as response:
+        with self._ask(method, place, body, headers, self._deadline(deadline)) as response:
             return Answer(response.status, response.read(_ANSWER_BYTES))
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
-    def _deadline(self, seconds: float | None, cancel: threading.Event | None) -> Deadline:
-        total = self._policy.total_s
-        return Deadline(total if seconds is None else min(seconds, total), cancel)
+    def _deadline(self, given: Deadline | None) -> Deadline:
+        return Deadline(self._policy.total_s) if given is None else given.within(self._policy.total_s)
 
     def _place(self, url: str) -> _Place:
         if _BAD.search(url):

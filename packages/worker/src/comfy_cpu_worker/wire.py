@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +27,9 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 #: Bytes that are sent at a time.
 _CHUNK = 64 * 1024
+
+#: Seconds between two looks at who waits.
+_LOOK_S = 0.25
 
 #: Addresses of a host that are tried.
 _ADDRESSES = 4
@@ -43,6 +46,28 @@ class Deadline:
     def __init__(self, seconds: float, cancel: threading.Event | None = None) -> None:
         self._end = time.monotonic() + seconds
         self._cancel = cancel
+
+    @property
+    def over(self) -> bool:
+        """Whether its time has come."""
+        return time.monotonic() >= self._end
+
+    def within(self, seconds: float) -> Deadline:
+        """The earlier one of this, and that many seconds from now."""
+        return Deadline(min(seconds, self._end - time.monotonic()), self._cancel)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless it is cancelled meanwhile.
+
+        Raises:
+            TimeoutError: there is no time left behind it.
+        """
+        seconds = self.left(seconds)
+        if self._cancel is None:
+            time.sleep(seconds)
+        else:
+            self._cancel.wait(seconds)
+        self.left(seconds)
 
     def left(self, at_most: float) -> float:
         """Seconds that the next step may take.
@@ -149,8 +174,12 @@ class _Wire:
             self._sock.sendall(view[start : start + _CHUNK])
 
     def receive(self, buffer: WriteableBuffer) -> int:
-        self._sock.settimeout(self._deadline.left(self._read_s))
-        return self._sock.recv_into(buffer)
+        quiet = Deadline(self._read_s)
+        while True:
+            # In short waits, so that it is noticed when nobody wants the answer any more.
+            self._sock.settimeout(self._deadline.left(quiet.left(_LOOK_S)))
+            with suppress(TimeoutError):
+                return self._sock.recv_into(buffer)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(_Reader(self))

@@ -49,7 +49,7 @@ class BackendHealth:
         state: see `BackendState`.
         restarts: how often its process was started again, since the worker began.
         pid: of the process that does the work; None while there is none.
-        problem: why it is not ready, in one line, or empty.
+        problem: why it is not ready, or what did not work in its warm-up, in one line; or empty.
         remedy: what to do about it, or None.
     """
 

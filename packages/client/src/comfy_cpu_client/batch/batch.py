@@ -23,7 +23,7 @@ from comfy_cpu_client.batch.schedule import Policy, Scheduler
 from comfy_cpu_client.batch.summary import BatchSummary, summarise
 from comfy_cpu_client.client import Client, without_secrets
 from comfy_cpu_client.save import check_directory
-from comfy_cpu_core.errors import ComfyCpuError, InputError, UsageError
+from comfy_cpu_core.errors import ComfyCpuError, InputError, TargetError, UsageError
 from comfy_cpu_core.files import place_file, write_json
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def run_batch(
     retry_failed: bool = False,
     restart: bool = False,
     price: Price | None = None,
-    options: Mapping[str, Any] | None = None,
+    comfy_org_api_key: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     on_progress: ProgressSink | None = None,
     on_recovered: Callable[[Recovered], None] | None = None,
 ) -> BatchSummary:
@@ -87,7 +88,8 @@ def run_batch(
         retry_failed: first let inputs wait again whose result is a failure.
         restart: forget everything that the journal has.
         price: for what the jobs cost.
-        options: for the targets that are given by name.
+        comfy_org_api_key: for ComfyUI's paid nodes; secret, and never in the journal.
+        options: name of a target → its options; see `Client`.
         on_progress: told how it goes, from this thread.
         on_recovered: told what a process left that was killed.
 
@@ -108,12 +110,12 @@ def run_batch(
         clients: dict[str, Client] = {}
         shares: dict[str, float] = {}
         for target, weight in weights.items():
-            client = target if isinstance(target, Client) else stack.enter_context(Client(target, **(options or {})))
+            client = target if isinstance(target, Client) else stack.enter_context(_open(target, options or {}))
             name = without_secrets(client.target)
             if name in clients:
                 raise UsageError(f"the target {name} is named twice", remedy="name each target once")
             clients[name], shares[name] = client, weight
-        loaded = next(iter(clients.values())).prepare(workflow, convert=False).workflow
+        loaded = _load(workflow, list(clients.values()))
         reader = InputReader(loaded, input)
         loaded.with_inputs(set or {})  # a wrong --set is found before anything is written
         _make(directory)
@@ -141,6 +143,7 @@ def run_batch(
                 outputs=outputs,
                 journal_id=journal.id,
                 resubmit=resubmit_ambiguous,
+                comfy_org_api_key=comfy_org_api_key,
             )
             for name, client in clients.items()
         }
@@ -159,6 +162,21 @@ def run_batch(
             _write_summary(journal, loaded.name, price, directory)
             raise
         return _write_summary(journal, loaded.name, price, directory)
+
+
+def _open(target: str, options: Mapping[str, Mapping[str, Any]]) -> Client:
+    return Client(target, **options.get(target, {}))
+
+
+def _load(workflow: str | Path | bytes | Mapping[str, Any] | Workflow, clients: Sequence[Client]) -> Workflow:
+    """The workflow as it was given: the first target that can be reached says which nodes there are."""
+    *others, last = clients
+    for client in others:
+        try:
+            return client.prepare(workflow, convert=False).workflow
+        except TargetError:
+            continue
+    return last.prepare(workflow, convert=False).workflow
 
 
 def _settings(

@@ -60,6 +60,7 @@ class JobRunner:
         outputs: where outputs go.
         journal_id: makes the idempotency keys.
         resubmit: see `judge_error`.
+        comfy_org_api_key: for ComfyUI's paid nodes; secret.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class JobRunner:
         outputs: OutputFolder,
         journal_id: str,
         resubmit: bool,
+        comfy_org_api_key: str | None = None,
     ) -> None:
         self.name = name
         self._client = client
@@ -84,6 +86,7 @@ class JobRunner:
         self._outputs = outputs
         self._journal_id = journal_id
         self._resubmit = resubmit
+        self._comfy_org_api_key = comfy_org_api_key
         self._lock = threading.Lock()
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
         self._runs: dict[int, Run] = {}
@@ -125,6 +128,7 @@ class JobRunner:
             run = self._client.submit_prepared(
                 prepared,
                 timeout_s=self._timeout_s,
+                comfy_org_api_key=self._comfy_org_api_key,
                 idempotency_key=idempotency_key(self._journal_id, one.place, one.generation),
             )
             result = self._wait(one.place, run)
@@ -136,7 +140,7 @@ class JobRunner:
         return self._end(one, run, result)
 
     def _end(self, one: Waiting, run: Run, result: Result) -> Ended:
-        verdict = judge_result(result)
+        verdict = judge_result(result, has_keys=self.has_keys, resubmit=self._resubmit)
         paths: list[str] = []
         fatal = None
         try:

@@ -33,7 +33,7 @@ from comfy_cpu_core.results import Result, Status
 __all__ = ["Verdict", "judge_error", "judge_result"]
 
 #: Codes of failures that are the machine's and not the input's.
-_MACHINE = frozenset({"worker_crashed", "engine_crashed", "memory", "disk"})
+_MACHINE = frozenset({"worker_crashed", "stuck", "memory", "disk"})
 
 #: HTTP statuses that hold for every request: a wrong key, the wrong address.
 _NEVER = frozenset({401, 403, 404, 405})
@@ -68,10 +68,13 @@ class Verdict:
     error: ComfyCpuError | None = field(default=None, repr=False, compare=False)
 
 
-def judge_result(result: Result) -> Verdict:
-    """What a result means."""
+def judge_result(result: Result, *, has_keys: bool = False, resubmit: bool = False) -> Verdict:
+    """What a result means; the arguments are those of `judge_error`."""
     if result.ok:
         return Verdict("completed")
+    for failure in result.errors:
+        if failure.code == "ambiguous":
+            return _judge_ambiguous(failure.message, has_keys=has_keys, resubmit=resubmit)
     first = result.errors[0] if result.errors else None
     reason = first.code if first is not None and first.code else result.status
     message = first.message if first is not None else f"the job ended as {result.status} and gave no reason"
@@ -125,15 +128,7 @@ def _judge_unsent(error: TargetError, message: str, *, has_keys: bool, resubmit:
     remedy = error.remedy
     status = getattr(error, "status", None)
     if getattr(error, "ambiguous", False) or getattr(error, "sent", False):
-        if has_keys or resubmit:
-            return Verdict("failed", "ambiguous", message, remedy, "same" if has_keys else "fresh", "bad")
-        return Verdict(
-            "failed",
-            "ambiguous",
-            f"nobody knows whether the target accepted the job: {message}",
-            "see at the target whether it ran; `--resubmit-ambiguous` submits such a job again",
-            target="bad",
-        )
+        return _judge_ambiguous(message, has_keys=has_keys, resubmit=resubmit)
     if status in _NEVER:
         return Verdict("failed", "refused", message, remedy, "fresh", "gone", counts=False, error=error)
     if status in _BUSY:
@@ -142,6 +137,12 @@ def _judge_unsent(error: TargetError, message: str, *, has_keys: bool, resubmit:
     if isinstance(status, int) and 400 <= status < 500:
         return Verdict("failed", "refused", message, remedy)
     return Verdict("failed", "unreachable", message, remedy, "fresh", "bad")
+
+
+def _judge_ambiguous(message: str, *, has_keys: bool, resubmit: bool) -> Verdict:
+    remedy = "see at the target whether the job ran; --resubmit-ambiguous submits such a job again"
+    again: Literal["no", "fresh", "same"] = "same" if has_keys else "fresh" if resubmit else "no"
+    return Verdict("failed", "ambiguous", f"nobody knows whether the job was accepted: {message}", remedy, again, "bad")
 
 
 def _judge_lost(error: TargetError, message: str, *, has_keys: bool) -> Verdict:

@@ -161,7 +161,7 @@ def batch(
                 retry_failed=retry_failed,
                 restart=restart,
                 price=cost,
-                options={"models": models},
+                options={"embedded": {"models": models}},  # elsewhere the models are not ours
                 on_progress=on_progress,
                 on_recovered=_tell_recovered,
             )

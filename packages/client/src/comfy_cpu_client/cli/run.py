@@ -45,7 +45,12 @@ __all__ = ["exit_code", "run"]
     help="Where the outputs go. Nothing that is there is overwritten.",
 )
 @models_option
-@click.option("--target", default="embedded", show_default=True, help="Where to run: `embedded` is this process.")
+@click.option(
+    "--target",
+    default="embedded",
+    show_default=True,
+    help="Where to run: `embedded` is this process; comfyui+http://HOST:8188 is a ComfyUI server.",
+)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Stop after that long.")
 @click.option("--convert/--no-convert", default=True, help="Convert the workflow for a CPU first (default).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; progress stays on stderr.")
@@ -81,7 +86,8 @@ def run(
     files: dict[str, FileValue] = dict(parse_input_files(inputs))
     settings = parse_set(values)
     check_directory(output)
-    with Client(target, models=models) as client, show_progress(quiet=quiet) as on_event:
+    options = {"models": models} if target == "embedded" else {}  # elsewhere the models are not ours
+    with Client(target, **options) as client, show_progress(quiet=quiet) as on_event:
         result = client.run(workflow, inputs=files, set=settings, convert=convert, timeout_s=timeout, on_event=on_event)
     saved = save_outputs(result.outputs, output) if result.outputs else []
     if as_json:

@@ -63,7 +63,7 @@ def event(name: str, data: Mapping[str, Any], *, number: int | None = None) -> b
 
 
 def error_response(error: ComfyCpuError) -> JSONResponse:
-    """An error as the API answers it: ``{"error", "code", "field"?, "remedy"?}``, with its HTTP status."""
+    """An error as the API answers it: ``{"error", "code", "remedy"?}``, with its HTTP status."""
     status = error.status if isinstance(error, WorkerError) else 500
     headers = {}
     if isinstance(error, NotAllowed):
@@ -72,10 +72,7 @@ def error_response(error: ComfyCpuError) -> JSONResponse:
             headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, QueueFull):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    document = {
-        "error": str(error),
-        "code": getattr(error, "code", "worker"),
-        "field": getattr(error, "field", None),
-        "remedy": error.remedy,
-    }
-    return JSONResponse({k: v for k, v in document.items() if v is not None}, status_code=status, headers=headers)
+    document = {"error": str(error), "code": error.code if isinstance(error, WorkerError) else "worker"}
+    if error.remedy:
+        document["remedy"] = error.remedy
+    return JSONResponse(document, status_code=status, headers=headers)

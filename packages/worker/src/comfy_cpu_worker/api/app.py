@@ -57,7 +57,7 @@ def create_app(settings: WorkerSettings, queue: JobQueue, backend: Backend, shel
 
 def api_routes(settings: WorkerSettings, queue: JobQueue, backend: Backend, shelf: Shelf) -> list[Route]:
     """Everything but the page."""
-    jobs = JobEndpoints(settings, queue)
+    jobs = JobEndpoints(settings, queue, shelf)
     probes = ProbeEndpoints(settings, queue, backend, shelf)
     either = ["GET", "POST"]
     under_prefix: list[tuple[str, Callable[[Request], Awaitable[Response]], list[str]]] = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from comfy_cpu_worker.api.answers import event, job_document, job_response, stream_document
 from comfy_cpu_worker.api.bodies import read_json
 from comfy_cpu_worker.errors import JobRejected
-from comfy_cpu_worker.queue import JobQueue, JobView
+from comfy_cpu_worker.queue import Change, JobQueue, JobView
 from comfy_cpu_worker.settings import WorkerSettings
+from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.submission import parse_submission
 
 __all__ = ["JobEndpoints"]
@@ -31,9 +32,10 @@ _KEY = re.compile(r"[!-~]{1,255}")
 class JobEndpoints:
     """The endpoints that deal with jobs."""
 
-    def __init__(self, settings: WorkerSettings, queue: JobQueue) -> None:
+    def __init__(self, settings: WorkerSettings, queue: JobQueue, shelf: Shelf) -> None:
         self._settings = settings
         self._queue = queue
+        self._shelf = shelf
 
     async def run(self, request: Request) -> Response:
         """Queue a job and answer at once."""
@@ -78,7 +80,9 @@ class JobEndpoints:
         key = request.headers.get("idempotency-key")
         if key is not None and not _KEY.fullmatch(key):
             raise JobRejected("the header Idempotency-Key is not 1 to 255 printable characters without spaces")
-        submission = await asyncio.to_thread(parse_submission, document, self._settings, key=key, sync=sync)
+        submission = await asyncio.to_thread(
+            parse_submission, document, self._settings, self._shelf, key=key, sync=sync
+        )
         return await self._queue.submit(submission)
 
     def _answer(self, view: JobView) -> Response:
@@ -87,24 +91,22 @@ class JobEndpoints:
     async def _events(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         """``progress`` with each progress document, ``status`` when the state changes; the last one has a final state."""
         state = None
-        changes = self._queue.follow(job_id, after)
-        async for change in _with_pauses(changes, KEEP_ALIVE_S):
-            if change is None:
-                yield b": still there\n\n"
-                continue
-            view, progress, mark = change
-            for number, document in enumerate(progress, mark - len(progress) + 1):
-                yield event("progress", document, number=number)
-            if view.record.state != state:
-                state = view.record.state
-                document = job_document(view, self._settings.worker_id)
-                document.pop("output", None)
-                yield event("status", document)
+        async with aclosing(_with_pauses(self._queue.follow(job_id, after), KEEP_ALIVE_S)) as changes:
+            async for change in changes:
+                if change is None:
+                    yield b": still there\n\n"
+                    continue
+                view, progress, mark = change
+                for number, document in enumerate(progress, mark - len(progress) + 1):
+                    yield event("progress", document, number=number)
+                if view.record.state != state:
+                    state = view.record.state
+                    document = job_document(view, self._settings.worker_id)
+                    document.pop("output", None)
+                    yield event("status", document)
 
 
-async def _with_pauses(
-    source: AsyncIterator[tuple[JobView, list[Mapping[str, Any]], int]], pause_s: float
-) -> AsyncIterator[tuple[JobView, list[Mapping[str, Any]], int] | None]:
+async def _with_pauses(source: AsyncGenerator[Change, None], pause_s: float) -> AsyncGenerator[Change | None, None]:
     """What `source` gives, and None each time that it has given nothing for so long."""
     pending = asyncio.ensure_future(anext(source))
     try:
@@ -120,6 +122,8 @@ async def _with_pauses(
             pending = asyncio.ensure_future(anext(source))
     finally:
         pending.cancel()
+        await asyncio.wait({pending})
+        await source.aclose()
 
 
 def _wait_ms(text: str | None) -> int:

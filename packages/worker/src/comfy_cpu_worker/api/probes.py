@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from importlib import metadata
 from importlib.resources import files
@@ -19,6 +20,8 @@ from comfy_cpu_worker.work import Backend
 
 __all__ = ["ProbeEndpoints", "openapi_document", "version"]
 
+_PREFIX = "/v2/{endpoint}"
+
 
 def version() -> str:
     """The version of this distribution."""
@@ -26,10 +29,22 @@ def version() -> str:
 
 
 def openapi_document() -> dict[str, Any]:
-    """The API's description: written by hand, in ``openapi.json``."""
+    """The API's description: ``openapi.json``, written by hand, and the same paths without ``/v2/{endpoint}``."""
     document: dict[str, Any] = json.loads(files("comfy_cpu_worker.api").joinpath("openapi.json").read_text("utf-8"))
     document["info"]["version"] = version()
+    for path, item in list(document["paths"].items()):
+        if path.startswith(_PREFIX):
+            document["paths"][path.removeprefix(_PREFIX)] = _without_prefix(item)
     return document
+
+
+def _without_prefix(item: dict[str, Any]) -> dict[str, Any]:
+    other = copy.deepcopy(item)
+    other["parameters"] = other["parameters"][1:]  # the endpoint's id is the first
+    for operation in other.values():
+        if isinstance(operation, dict):
+            operation["operationId"] += "WithoutEndpoint"
+    return other
 
 
 class ProbeEndpoints:

@@ -3,9 +3,11 @@
 - **Token.** Where one is set, everything needs ``Authorization: Bearer TOKEN`` but the page's own files, the probes
   (``/ready``, ``/healthz``) and ``/openapi.json``, which tell nothing of any job.
 - **Host.** A page of somebody else's may point its own name at this machine (DNS rebinding) and then count as the same
-  origin. So the ``Host`` must be an address, a name of the loopback, the name that the worker listens on, or one that
-  was configured. Beyond loopback with a token any name will do: such a page does not have the token.
-- **Origin.** A browser names the origin of the page that sends a POST. It must be this worker's own page.
+  origin. So the ``Host`` must be an address, a name without a dot (which no stranger can own: a container's, the
+  loopback's), the name that the worker listens on, or one that was configured. Beyond loopback with a token any name
+  will do: such a page does not have the token.
+- **Origin.** A browser names the origin of the page that sends a POST. It must be this worker's own page, under the
+  name in ``Host`` or one that was configured.
 """
 
 from __future__ import annotations
@@ -50,19 +52,6 @@ def _split_host(value: str) -> tuple[str, int | None] | None:
     return name.rstrip("."), port
 
 
-def _same_origin(origin: str, host: str) -> bool:
-    """Whether an ``Origin`` is where the request went. Behind a proxy that ends TLS the scheme differs; the rest does not."""
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    default = _DEFAULT_PORTS.get(parts.scheme)
-    theirs, own = _split_host(parts.netloc), _split_host(host)
-    if default is None or theirs is None or own is None:
-        return False
-    return theirs[0] == own[0] and (theirs[1] or default) == (own[1] or default)
-
-
 @dataclass(frozen=True)
 class Guard:
     """What is allowed.
@@ -71,7 +60,7 @@ class Guard:
         token: what callers must show; None for nothing.
         open_paths: paths that need no token.
         any_host: whether every ``Host`` will do.
-        hosts: names that will do besides addresses and those of the loopback.
+        hosts: names that will do besides, as the host and as the host of an origin.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -96,7 +85,7 @@ class Guard:
         if host is None:
             raise NotAllowed("the request must have one Host header", status=400)
         name = host[0]
-        if not (self.any_host or is_loopback(name) or is_address(name) or name in self.hosts):
+        if not (self.any_host or "." not in name or is_loopback(name) or is_address(name) or name in self.hosts):
             raise NotAllowed(
                 "this worker does not answer under that host name",
                 status=403,
@@ -106,12 +95,24 @@ class Guard:
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         other_page = headers.get("sec-fetch-site") in {"cross-site", "same-site"}
-        if other_page or (origin is not None and not _same_origin(origin, headers["host"])):
+        if other_page or (origin is not None and not self._is_own(origin, headers["host"])):
             raise NotAllowed(
                 "a page of another origin may not change anything here",
                 status=403,
                 remedy="use the worker's own page, or a program instead of a browser",
             )
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether an ``Origin`` is where the request went. Behind a proxy that ends TLS the scheme differs."""
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        default = _DEFAULT_PORTS.get(parts.scheme)
+        theirs, own = _split_host(parts.netloc), _split_host(host)
+        if default is None or theirs is None or own is None:
+            return False
+        return theirs[0] in self.hosts or (theirs[0] == own[0] and (theirs[1] or default) == (own[1] or default))
 
     def _check_token(self, values: list[str]) -> None:
         scheme, _, given = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")

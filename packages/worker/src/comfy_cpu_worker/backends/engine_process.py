@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from comfy_cpu_core.errors import TargetError
 from comfy_cpu_core.results import EventSink, Result
-from comfy_cpu_worker.backends.engine_job import EngineJob, Fault
 from comfy_cpu_worker.backends.engine_messages import EngineSetup, read_event, read_result, work_message
+from comfy_cpu_worker.backends.running import Fault, RunningJob, crashed, fault_of, hung, not_ready, overdue
 from comfy_cpu_worker.endings import ProcessEnding
 from comfy_cpu_worker.failures import failed
 from comfy_cpu_worker.frames import Decoder, FrameError, Message, encode
@@ -35,7 +35,7 @@ EXIT_SECONDS = 2.0
 #: How often a process is looked at before it counts as hung.
 HANG_LOOKS = 4
 
-_CRASH_REMEDY = "try again; if it happens each time, the worker's log has the last words of the process"
+_NAME = "the engine's process"
 _UNUSED = Fault("cancelled", "the process did not become ready in time", status="cancelled")
 
 
@@ -53,7 +53,8 @@ class EngineOptions:
         deadline_grace_s: a run that goes on for that long after its deadline is ended by force.
         cancel_grace_s: a run that goes on for that long after it was cancelled is ended by force.
         heartbeat_s: time between two signs of life.
-        hang_s: a process that gives no sign of life for that long is ended by force.
+        hang_s: a process that gives no sign of life for that long is ended by force. Native code that holds Python's
+            lock keeps it from giving one: longer than any library needs for one step.
         wait_s: how long a job waits for a process that is being started again.
     """
 
@@ -106,7 +107,7 @@ class EngineProcess:
             engine = await cls._spawn(options, environ)
         except OSError as error:
             raise TargetError(
-                f"the engine's process cannot be started: {error}", remedy="free some space, memory or processes"
+                f"{_NAME} cannot be started: {error}", remedy="free some space, memory or processes"
             ) from None
         try:
             await _either(engine._ready, engine._life, timeout_s=options.start_s)
@@ -175,7 +176,7 @@ class EngineProcess:
     @property
     def fault(self) -> Fault:
         """Why it ended: why the worker ended it, or what the system says."""
-        return self._fault or _judge(self._process.ending)
+        return self._fault or fault_of(_NAME, self._process.ending)
 
     def call_at_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the process has ended, before its job gets its result; at once if it has."""
@@ -215,15 +216,7 @@ class EngineProcess:
         try:
             await asyncio.wait({job.result}, timeout=limit)
             if not job.result.done():
-                self._condemn(
-                    Fault(
-                        "deadline",
-                        f"the run did not end within {work.timeout_s:g} s, nor in the {options.deadline_grace_s:g} s after "
-                        "that, and was ended by force",
-                        "give it more time, or make the pictures or models smaller",
-                        "timed_out",
-                    )
-                )
+                self._condemn(overdue(work.timeout_s, options.deadline_grace_s))
                 await asyncio.wait({job.result})
         except asyncio.CancelledError:
             await self._interrupt(job)
@@ -284,14 +277,14 @@ class EngineProcess:
                 while (message := decoder.next_message()) is not None:
                     self._take(message)
         except FrameError as error:
-            self._condemn(Fault("worker_crashed", f"the engine's process sent nonsense: {error}", _CRASH_REMEDY))
+            self._condemn(crashed(f"{_NAME} sent nonsense: {error}"))
         except OSError as error:
             log.debug("the engine's socket broke: %s", error)
         # Without its socket it is of no use. The system closes that when a process ends, a moment before it tells of it.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXIT_SECONDS):
                 await self._process.wait()
-        self._condemn(Fault("worker_crashed", "the engine's process closed its socket", _CRASH_REMEDY))
+        self._condemn(crashed(f"{_NAME} closed its socket"))
 
     def _take(self, message: Message) -> None:
         job = self._job
@@ -323,30 +316,22 @@ class EngineProcess:
             self._heard = False
             await asyncio.sleep(self._options.hang_s / HANG_LOOKS)
             silent = 0 if self._heard else silent + 1
-        self._condemn(
-            Fault(
-                "worker_hung",
-                f"the engine's process gave no sign of life for {self._options.hang_s:g} s and was ended by force",
-                "try again; if it happens each time, the node that ran hangs",
-            )
-        )
+        self._condemn(hung(_NAME, self._options.hang_s))
 
     def _not_ready(self, what: str) -> TargetError:
-        tail = " | ".join(self._process.log_tail[-10:]) or "(nothing)"
-        return TargetError(
-            f"the engine's process {what}; the last that it wrote: {tail}",
-            remedy="see its log, and `comfy-cpu doctor`",
-        )
+        return not_ready(_NAME, what, self._process.log_tail, "see its log, and `comfy-cpu doctor`")
 
 
-def _judge(ending: ProcessEnding | None) -> Fault:
-    """What it means that a process ended when nobody had asked it to."""
-    message = f"the engine's process {ending}"
-    if ending is not None and ending.out_of_memory:
-        return Fault("memory", message, "use smaller pictures or models, or a machine with more memory")
-    if ending is not None and ending.signal == "SIGKILL":
-        return Fault("worker_crashed", message, "somebody killed it, or the machine ran out of memory; try again")
-    return Fault("worker_crashed", message, _CRASH_REMEDY)
+class EngineJob(RunningJob):
+    """A job that the engine's process is at.
+
+    Attributes:
+        number: what the process knows it by.
+    """
+
+    def __init__(self, number: int, on_event: EventSink) -> None:
+        super().__init__(on_event)
+        self.number = number
 
 
 async def _either(first: asyncio.Future[Any], second: asyncio.Future[Any], *, timeout_s: float | None = None) -> None:

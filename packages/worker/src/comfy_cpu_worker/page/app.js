@@ -56,17 +56,26 @@ async function listWorkflows() {
   }
   byId("workflows").replaceChildren(h("div", { class: "choices" }, entries.map(workflowChoice)), ownChoice());
   show(true, byId("main"));
-  if (entries.length > 0) choose(entries[0], byId("workflows").querySelector("input"));
-  else choose(null);
+  const first = entries.find((entry) => entry.problem === "") ?? null;
+  choose(first, first && byId("workflows").querySelector("input:enabled"));
 }
 
 function workflowChoice(entry) {
-  const pictures = entry.files.length === 1 ? "1 picture" : `${entry.files.length || "no"} pictures`;
-  const radio = h("input", { type: "radio", name: "workflow", onchange: () => choose(entry, radio) });
+  const radio = h("input", { type: "radio", name: "workflow", disabled: entry.problem !== "", onchange: () => choose(entry, radio) });
   return h("label", { class: "option" }, radio, h("span", { class: "words" },
     h("span", { class: "strong" }, entry.title),
-    entry.title === entry.name ? null : h("span", { class: "dim" }, entry.name),
-    h("span", { class: "chips" }, h("span", { class: "chip" }, pictures), gateChip(entry))));
+    sameName(entry) ? null : h("span", { class: "dim" }, entry.name),
+    entry.problem === ""
+      ? h("span", { class: "chips" }, h("span", { class: "chip" }, filesOf(entry)), gateChip(entry))
+      : h("span", { class: "problem" }, `It cannot be run: ${entry.problem}`)));
+}
+
+/** Whether the title is but the name with blanks. */
+const sameName = ({ title, name }) => title.replaceAll(" ", "_") === name.replaceAll(" ", "_");
+
+function filesOf({ files: inputs }) {
+  const noun = inputs.every((input) => input.kind === "image") ? "picture" : "file";
+  return inputs.length === 1 ? `1 ${noun}` : `${inputs.length || "no"} ${noun}s`;
 }
 
 const gateChip = (entry) => h("span", { class: entry.gate ? "chip good" : "chip" }, entry.gate ? "safety check inside" : "no safety check");
@@ -110,7 +119,8 @@ function choose(entry, radio = null) {
   if (radio) radio.checked = true;
   files.reset(entry?.files ?? []);
   show(entry !== null, byId("files").parentElement);
-  byId("files-heading").textContent = entry?.files.length > 1 ? "Pictures" : "Picture";
+  const heading = entry?.files.every((input) => input.kind === "image") ? "Picture" : "File";
+  byId("files-heading").textContent = entry?.files.length > 1 ? `${heading}s` : heading;
   byId("run-note").textContent = "";
 }
 
@@ -120,7 +130,7 @@ byId("job").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (job) return;
   const missing = workflow && files.missing;
-  byId("run-note").textContent = !workflow ? "Choose a workflow first." : missing ? `Choose a picture for ${missing.title} first.` : "";
+  byId("run-note").textContent = !workflow ? "Choose a workflow first." : missing ? `Choose a file for ${missing.title} first.` : "";
   if (!workflow) byId("workflows").querySelector("input")?.focus();
   else if (missing) missing.focus();
   else await run(workflow);
@@ -147,7 +157,7 @@ async function run(chosen) {
   try {
     const befores = await files.befores(shown);
     const inputs = await files.inputs();
-    job.id = await api.submit({ workflow: chosen.document, inputs, outputs: { previews: true } });
+    job.id = await api.submit({ workflow: chosen.document, inputs, outputs: { delivery: "base64", previews: true } });
     if (job.cancelled) await api.cancel(job.id);
     await showOutcome(readOutcome(await api.follow(job.id, progress)), chosen, befores, shown);
   } catch (error) {

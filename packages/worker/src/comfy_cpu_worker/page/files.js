@@ -1,4 +1,4 @@
-// The places for the pictures that a workflow takes.
+// The places for the pictures, and other files, that a workflow takes.
 
 import { h, show } from "./dom.js";
 import { bytes } from "./format.js";
@@ -24,7 +24,7 @@ export class Files {
     this.#slots = inputs.map((input) => new Slot(input));
     this.#element.replaceChildren(...(inputs.length > 0
       ? this.#slots.map((slot) => slot.element)
-      : [h("p", { class: "dim" }, "This workflow takes no picture.")]));
+      : [h("p", { class: "dim" }, "This workflow takes no file.")]));
     this.#slots.forEach((slot, index) => { if (given[index]) slot.take(given[index]); });
   }
 
@@ -60,21 +60,23 @@ class Slot {
   #remove;
   #input;
   #urls = new Urls();
+  #what;
 
-  constructor({ key, title }) {
+  constructor({ key, title, kind }) {
     slots += 1;
     this.key = key;
     this.title = title;
+    this.#what = kind === "image" ? "a picture" : `${kind === "audio" ? "an" : "a"} ${kind} file`;
     const id = `file-${slots}`;
     this.#input = h("input", {
-      type: "file", id, accept: "image/*", class: "out-of-sight", "aria-describedby": `${id}-note`,
+      type: "file", id, accept: `${kind}/*`, class: "out-of-sight", "aria-describedby": `${id}-note`,
       onchange: () => { if (this.#input.files.length) this.take(this.#input.files[0]); },
     });
     this.#preview = h("img", { class: "preview checker", alt: "", hidden: true });
     this.#name = h("span", { class: "name" });
     this.#note = h("span", { class: "dim", id: `${id}-note` });
     this.#remove = h("button", { type: "button", class: "small", hidden: true, onclick: () => { this.take(null); this.focus(); } },
-      "Remove", h("span", { class: "out-of-sight" }, ` the picture of ${title}`));
+      "Remove", h("span", { class: "out-of-sight" }, ` the file for ${title}`));
     const zone = h("label", { class: "drop", for: id },
       this.#preview, h("span", { class: "words" }, h("span", { class: "strong" }, title), this.#name, this.#note));
     for (const type of ["dragenter", "dragover"]) zone.addEventListener(type, () => zone.classList.add("over"));
@@ -100,7 +102,7 @@ class Slot {
     this.element.classList.toggle("filled", file !== null);
     show(file !== null, this.#remove);
     show(false, this.#preview);
-    this.#name.textContent = file ? file.name : "Drop a picture, paste it, or choose a file";
+    this.#name.textContent = file ? file.name : `Drop ${this.#what}, paste it, or choose one`;
     this.#note.textContent = file ? bytes(file.size) : "";
     if (!file) return;
     const decoded = await decode(this.#urls.of(file));

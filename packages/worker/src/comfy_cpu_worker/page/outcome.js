@@ -35,8 +35,10 @@ export function readOutcome(answer) {
   const said = output.status === "success_no_images" ? "completed" : output.status;
   const status = state === "failed" && said === "blocked" ? "blocked" : state === "completed" && said !== "completed" ? "failed" : state;
   const errors = status === "completed" ? [] : readErrors(answer, output, result);
-  const items = unique(["images", "videos", "audio", "texts", "files"].flatMap((key) => (output[key] ?? []).filter(isObject)));
-  const texts = items.filter((item) => item.kind === "text" || item.kind === "json" || item.type === "text");
+  const delivered = status === "completed" ? ["images", "videos", "audio", "texts", "files"] : []; // nothing of a run that was stopped
+  const items = unique(delivered.flatMap((key) => objects(output[key])))
+    .sort((a, b) => (a.index ?? 0) - (b.index ?? 0)); // in the order in which the nodes ran
+  const texts = items.filter((item) => item.type === "text");
   const pictures = items.filter((item) => !texts.includes(item) && /^image\//.test(item.media_type ?? ""));
   return {
     status,
@@ -49,7 +51,7 @@ export function readOutcome(answer) {
     verdicts: texts.filter((item) => VERDICT.test(item.data)),
     gated: (result.timings ?? []).some((timing) => GATE.test(timing.class_type)),
     result,
-    queueSeconds: result.queue_seconds ?? (answer.delayTime ?? 0) / 1000,
+    queueSeconds: (answer.delayTime ?? 0) / 1000,
     executionSeconds: result.execution_seconds ?? (answer.executionTime ?? 0) / 1000,
     record: { job: answer.id, state: answer.status, ...result, outputs: items.map(({ data, ...item }) => item) },
   };
@@ -64,7 +66,7 @@ export function readCheck(item) {
   const document = parsed(item.data);
   if (!isObject(document)) return null;
   if (typeof document.is_nsfw === "boolean") {
-    const found = (document.detections ?? []).filter(isObject).map((detection) => [
+    const found = objects(document.detections).map((detection) => [
       String(detection.label), percent(detection.score), document.is_nsfw ? "bad" : "",
     ]);
     return {
@@ -86,13 +88,18 @@ export function readCheck(item) {
   return null;
 }
 
-/** JSON as people read it, anything else as it is. */
-export function readable(text) {
+/** Whether a text is a JSON object or list. */
+export function isJson(text) {
   const document = parsed(text);
-  return isObject(document) || Array.isArray(document) ? JSON.stringify(document, null, 2) : String(text);
+  return isObject(document) || Array.isArray(document);
 }
 
+/** JSON as people read it, anything else as it is. */
+export const readable = (text) => (isJson(text) ? JSON.stringify(parsed(text), null, 2) : String(text));
+
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+const objects = (list) => (Array.isArray(list) ? list.filter(isObject) : []);
 
 const oneLine = (text) => (typeof text === "string" ? text.split(/\s+/).join(" ").trim() : "");
 
@@ -107,7 +114,7 @@ function parsed(text) {
 }
 
 function readErrors(answer, output, result) {
-  const errors = (result.errors ?? []).filter(isObject);
+  const errors = objects(result.errors);
   if (errors.length > 0) return errors;
   if (isObject(output.blocked)) return [{ code: "blocked", ...output.blocked }];
   const lines = Array.isArray(output.errors) && output.errors.length > 0 ? output.errors : [answer.error];
@@ -118,7 +125,7 @@ function readErrors(answer, output, result) {
 function unique(items) {
   const kept = new Map();
   for (const item of items) {
-    const key = item.sha256 && item.kind !== "text" ? `${item.kind} ${item.sha256}` : item;
+    const key = item.sha256 && item.type !== "text" ? `${item.kind} ${item.sha256}` : item;
     if (!kept.has(key) || (kept.get(key).folder === "temp" && item.folder !== "temp")) kept.set(key, item);
   }
   return [...kept.values()];

@@ -25,9 +25,7 @@ export class Urls {
  * opened as a page of this origin.
  */
 export function blobOf(item) {
-  if (item.type === "text" || item.kind === "text" || item.kind === "json") {
-    return new Blob([String(item.data)], { type: "application/octet-stream" });
-  }
+  if (item.type === "text") return new Blob([String(item.data)], { type: "application/octet-stream" });
   if (item.type !== "base64") return null;
   const binary = atob(item.data);
   const data = new Uint8Array(binary.length);

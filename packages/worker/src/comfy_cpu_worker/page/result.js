@@ -2,7 +2,7 @@
 
 import { byId, h, icon } from "./dom.js";
 import { bytes, node, seconds, value } from "./format.js";
-import { readable } from "./outcome.js";
+import { isJson, readable } from "./outcome.js";
 import { addressOf, blobOf, decode } from "./pictures.js";
 import { makeViewer } from "./viewer.js";
 
@@ -13,6 +13,7 @@ const HEADINGS = {
   cancelled: "Cancelled",
   timed_out: "Out of time",
 };
+const CAPTIONS = /florence|caption/i; // nodes that describe a picture in words
 const SIGNS = { completed: "check", blocked: "stop", failed: "cross", cancelled: "cross", timed_out: "cross" };
 
 /**
@@ -31,7 +32,7 @@ export async function showOutcome(outcome, workflow, befores, urls) {
     ...warnings(outcome).map((text) => banner("warn", text)),
     gallery(pictures, befores),
     safety(outcome, workflow),
-    ...plainTexts(outcome).map((item) => textCard(item, workflow)),
+    ...plainTexts(outcome).map((item) => textCard(item, workflow, captionOf(outcome))),
     downloads(outcome, pictures, urls),
     times(outcome),
     changes(outcome),
@@ -137,8 +138,16 @@ function judge(outcome, workflow) {
 const plainTexts = ({ texts, checks, verdicts }) =>
   texts.filter((item) => !verdicts.includes(item) && !checks.some((check) => check.item === item));
 
-function textCard(item, workflow) {
-  const title = workflow.titles.get(String(item.node_id)) ?? (item.kind === "json" ? "JSON" : "Text");
+/** The one text in words of a run in which a model described a picture; with several nobody knows which it is. */
+function captionOf(outcome) {
+  const words = plainTexts(outcome).filter((item) => !isJson(item.data));
+  const described = (outcome.result.timings ?? []).some((timing) => CAPTIONS.test(timing.class_type));
+  return described && words.length === 1 ? words[0] : null;
+}
+
+function textCard(item, workflow, caption) {
+  const kind = item === caption ? "Caption" : isJson(item.data) ? "JSON" : "Text";
+  const title = workflow.titles.get(String(item.node_id)) ?? kind;
   const text = readable(item.data);
   const copy = navigator.clipboard && h("button", {
     type: "button", class: "small", onclick: async (event) => {
@@ -149,7 +158,7 @@ function textCard(item, workflow) {
   return h("section", { class: "card half" },
     h("div", { class: "row spread" }, h("h3", {}, title), copy),
     h("p", { class: "dim" }, node(item.class_type, item.node_id)),
-    h("pre", { class: text.startsWith("{") || text.startsWith("[") ? "" : "prose", tabindex: 0 }, text));
+    h("pre", { class: isJson(item.data) ? null : "prose", tabindex: 0 }, text));
 }
 
 function downloads(outcome, pictures, urls) {
@@ -161,10 +170,15 @@ function downloads(outcome, pictures, urls) {
     const blob = elsewhere || known.get(item) ? null : blobOf(item);
     const href = elsewhere ?? known.get(item) ?? (blob && urls.of(blob));
     const attributes = elsewhere ? { href, rel: "noopener noreferrer", target: "_blank" } : { href, download: item.filename };
-    const again = item.reencoded ? `, re-encoded: was ${item.reencoded.media_type}, ${bytes(item.reencoded.size)}` : "";
+    const notes = [
+      item.reencoded && `re-encoded; was ${item.reencoded.media_type}, ${bytes(item.reencoded.size)}`,
+      elsewhere && "in the bucket",
+    ].filter(Boolean);
     return h("li", {},
-      href ? h("a", attributes, icon("download"), h("span", {}, item.filename)) : h("span", {}, item.filename),
-      h("span", { class: "dim" }, `${bytes(item.size)}${again}${elsewhere ? ", in the bucket" : ""}`));
+      h("div", {},
+        href ? h("a", attributes, icon("download"), h("span", {}, item.filename)) : h("span", {}, item.filename),
+        notes.length > 0 ? h("p", { class: "dim" }, notes.join(" · ")) : null),
+      h("span", { class: "dim numbers" }, bytes(item.size)));
   });
   return h("section", { class: "card half" }, h("h3", {}, "Download"), h("ul", { class: "downloads" }, rows));
 }

@@ -11,11 +11,11 @@ import pytest
 from fake_runner import FakeBackend, FakeRunner, job
 
 from comfy_cpu_worker.errors import JobConflict, JobUnknown, KeyReused, QueueFull, ShuttingDown, StorageFailed
-from comfy_cpu_worker.queue import JobQueue, JobView, QueueLimits, Submission
+from comfy_cpu_worker.queue import JobQueue, JobView, QueueLimits
 from comfy_cpu_worker.settings import WorkerSettings
 from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.store import CUT_OFF_TWICE, SECRETS_LOST, Store
-from comfy_cpu_worker.submission import parse_submission
+from comfy_cpu_worker.submission import Submission, parse_submission
 
 
 def submission(document: Mapping[str, Any], **options: Any) -> Submission:

@@ -8,7 +8,8 @@ import pytest
 
 from comfy_cpu_core.errors import ComfyCpuError
 from comfy_cpu_worker.errors import JobConflict, JobUnknown, KeyReused, QueueFull
-from comfy_cpu_worker.store import CUT_OFF_TWICE, DATABASE, SECRETS_LOST, JobRecord, NewJob, Store
+from comfy_cpu_worker.records import JobRecord, NewJob
+from comfy_cpu_worker.store import CUT_OFF_TWICE, DATABASE, SECRETS_LOST, Store
 
 NOW = 1_000_000.0
 

@@ -16,8 +16,9 @@ from comfy_cpu_worker.errors import StorageFailed
 from comfy_cpu_worker.jobsecrets import with_secrets
 from comfy_cpu_worker.live import LiveJob, LiveJobs
 from comfy_cpu_worker.outcome import JobOutcome, ProgressSink
+from comfy_cpu_worker.records import JobRecord, Started
 from comfy_cpu_worker.stats import WorkerStats
-from comfy_cpu_worker.store import JobRecord, Started, Store
+from comfy_cpu_worker.store import Store
 from comfy_cpu_worker.storethread import StoreThread
 from comfy_cpu_worker.work import Backend
 
@@ -85,11 +86,6 @@ class Dispatcher:
         self._current: str | None = None
         self._run: asyncio.Task[JobOutcome] | None = None
         self._reason: Reason | None = None
-
-    @property
-    def running(self) -> str | None:
-        """The id of the job that runs, or None."""
-        return self._current
 
     def start(self) -> asyncio.Task[None]:
         """Begin to take jobs, in a task that ends when it is drained."""

@@ -8,21 +8,22 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from comfy_cpu_worker.dispatch import CANCELLED, Dispatcher, Runner
 from comfy_cpu_worker.errors import JobConflict, ShuttingDown, StorageFailed, WorkerError
-from comfy_cpu_worker.jobsecrets import JobSecrets
 from comfy_cpu_worker.live import LiveJobs
 from comfy_cpu_worker.outcome import FinalState
+from comfy_cpu_worker.records import FINAL_STATES, JobRecord, NewJob
 from comfy_cpu_worker.stats import WorkerStats
-from comfy_cpu_worker.store import FINAL_STATES, JobRecord, NewJob, Store
+from comfy_cpu_worker.store import Store
 from comfy_cpu_worker.storethread import StoreThread
+from comfy_cpu_worker.submission import Submission
 from comfy_cpu_worker.work import Backend
 
-__all__ = ["Change", "JobQueue", "JobView", "QueueLimits", "Submission"]
+__all__ = ["Change", "JobQueue", "JobView", "QueueLimits"]
 
 log = logging.getLogger(__name__)
 
@@ -51,27 +52,6 @@ class QueueLimits:
     keep_sync_s: float = 60.0
     keep_bytes: int = 2 * 2**30
     ttl_s: float = 86400.0
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A job that was parsed and may be queued.
-
-    Attributes:
-        document: the JSON text of the job, without secrets.
-        secrets: what was taken out of it; None if there was nothing.
-        digest: tells two jobs apart that have the same key.
-        sync: whether it came by ``runsync``.
-        ttl_s: seconds that it may live; None for the queue's default.
-        idempotency_key: two submissions with the same key are one job.
-    """
-
-    document: bytes = field(repr=False)
-    digest: str
-    secrets: JobSecrets | None = field(default=None, repr=False)
-    sync: bool = False
-    ttl_s: float | None = None
-    idempotency_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -285,7 +265,7 @@ class JobQueue:
             raise JobConflict(
                 f"job {job_id} cannot be run again: its secrets are no longer kept", remedy="submit it again"
             )
-        fresh = self._live.again(job_id)
+        fresh = view.record.state in {"FAILED", "TIMED_OUT"} and self._live.again(job_id)
         try:
             record = await self._store.call(
                 Store.retry, job_id, time.time(), self._limits.waiting, self.stats.retry_after_s

@@ -42,7 +42,8 @@ class StoreThread:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
-        """Close the store and end the thread."""
+        """Close the store and end the thread. May be called twice."""
         if self._store is not None:
             await self.call(Store.close)
+            self._store = None
         self._thread.shutdown()

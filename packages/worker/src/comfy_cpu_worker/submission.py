@@ -5,17 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_cpu_worker.errors import JobRejected, UrlRefused
 from comfy_cpu_worker.job import JobInput, parse_job
-from comfy_cpu_worker.jobsecrets import without_secrets
-from comfy_cpu_worker.queue import Submission
+from comfy_cpu_worker.jobsecrets import JobSecrets, without_secrets
 from comfy_cpu_worker.settings import WorkerSettings
 from comfy_cpu_worker.shelf import Shelf
 from comfy_cpu_worker.urls import UrlClient, UrlPolicy
 
-__all__ = ["parse_submission"]
+__all__ = ["Submission", "parse_submission"]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that was parsed and may be queued.
+
+    Attributes:
+        document: the JSON text of the job, without secrets.
+        secrets: what was taken out of it; None if there was nothing.
+        digest: tells two jobs apart that have the same key.
+        sync: whether it came by ``runsync``.
+        ttl_s: seconds that it may live; None for the queue's default.
+        idempotency_key: two submissions with the same key are one job.
+    """
+
+    document: bytes = field(repr=False)
+    digest: str
+    secrets: JobSecrets | None = field(default=None, repr=False)
+    sync: bool = False
+    ttl_s: float | None = None
+    idempotency_key: str | None = field(default=None, repr=False)
 
 
 def parse_submission(

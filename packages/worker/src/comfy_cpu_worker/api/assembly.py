@@ -11,10 +11,10 @@ from comfy_cpu_worker.api.answers import job_document
 from comfy_cpu_worker.api.app import create_app
 from comfy_cpu_worker.api.server import ApiServer, make_server
 from comfy_cpu_worker.queue import JobQueue, JobView, QueueLimits
+from comfy_cpu_worker.records import JobRecord
 from comfy_cpu_worker.runner import JobRunner
 from comfy_cpu_worker.settings import WorkerSettings
 from comfy_cpu_worker.shelf import Shelf
-from comfy_cpu_worker.store import JobRecord
 from comfy_cpu_worker.webhooks import Webhooks
 from comfy_cpu_worker.work import Backend
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from comfy_cpu_worker.records import FINAL_STATES
 from comfy_cpu_worker.stats import Histogram, WorkerStats
-from comfy_cpu_worker.store import FINAL_STATES
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

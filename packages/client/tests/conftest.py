@@ -48,6 +48,7 @@ class FakeTarget:
     options: Mapping[str, Any] = field(default_factory=dict)
     requests: list[RunRequest] = field(default_factory=list)
     jobs: list[FakeJob] = field(default_factory=list)
+    ready: Mapping[str, Any] = field(default_factory=lambda: {"ready": True})
     closed: int = 0
 
     def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> FakeJob:
@@ -58,7 +59,7 @@ class FakeTarget:
         return self.jobs[-1]
 
     def health(self) -> Mapping[str, Any]:
-        return {"ready": True}
+        return self.ready
 
     def close(self) -> None:
         self.closed += 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_cpu_client import Client, FileInput
-from comfy_cpu_client import client as client_module
+from comfy_cpu_client import values as values_module
 from comfy_cpu_core.errors import InputError, TargetError, UsageError, WorkflowError
 from comfy_cpu_core.results import Progress, Result
 
@@ -110,7 +110,7 @@ def test_a_targets_error_passes_through(target: Any) -> None:
 
 
 def test_a_file_without_an_end_does_not_fill_the_memory(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(values_module, "MAX_FILE_BYTES", 1000)
     with pytest.raises(InputError, match="/dev/zero has more than 1,000 bytes"):
         Client("fake").run(PROMPT, inputs={"1.image": "/dev/zero"})
 
@@ -147,3 +147,37 @@ def test_an_upload_never_takes_the_place_of_a_file_that_the_workflow_names(targe
 def test_a_file_that_the_workflow_names_and_that_is_not_there(target: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"file old.png: there is no file"):
         Client("fake").run(PROMPT, files={"old.png": tmp_path / "no.png"})
+
+
+def test_the_file_for_the_only_picture_needs_no_name(target: Any, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"jpeg")
+    client = Client("fake")
+    for value in (photo, str(photo), FileInput("photo.jpg", b"jpeg")):
+        client.run(PROMPT, inputs=value)
+        assert target.requests[-1].files == {"photo.jpg": b"jpeg"}
+        assert target.requests[-1].prompt["1"]["inputs"]["image"] == "photo.jpg"
+    with pytest.raises(WorkflowError, match="several LoadImage"):
+        client.run({**PROMPT, "2": {"class_type": "LoadImage", "inputs": {"image": "b"}}}, inputs=photo)
+
+
+def test_progress_is_kept_for_those_who_ask_for_it(target: Any) -> None:
+    client = Client("fake")
+    run = client.submit(PROMPT)
+    assert [event.kind for event in run.stream()] == [event.kind for event in run.stream()] == ["finished"]
+    assert run.progress == Progress("finished", "1", "LoadImage", done=1, nodes=1)
+    assert [event.kind for event in client.stream(PROMPT)] == ["finished"]
+    assert run.result(1) == run.wait(1)
+
+
+def test_a_key_reaches_the_target_and_no_repr(target: Any) -> None:
+    Client("fake").run(PROMPT, idempotency_key="mine", comfy_org_api_key="secret")
+    (request,) = target.requests
+    assert (request.idempotency_key, request.comfy_org_api_key) == ("mine", "secret")
+    assert "secret" not in repr(request)
+
+
+@pytest.mark.parametrize("call", [lambda c: c.attach("j"), lambda c: c.retry("j"), lambda c: c.purge()])
+def test_a_target_that_keeps_no_runs(target: Any, call: Any) -> None:
+    with pytest.raises(UsageError, match="keeps no runs"):
+        call(Client("fake"))

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from comfy_cpu_client.cli.health import health
 from comfy_cpu_client.cli.run import exit_code, run
-from comfy_cpu_core.errors import InputError
+from comfy_cpu_core.errors import InputError, UsageError
 from comfy_cpu_core.results import ModelUse, NodeFailure, NodeTiming, Output, Result
 
 PROMPT = {"1": {"class_type": "LoadImage", "inputs": {"image": "old.png", "provider": "CUDA"}}}
@@ -125,3 +126,42 @@ def test_what_was_switched_off_is_named(target: Any, workflow: Path, tmp_path: P
     said = call(workflow, "--target", "fake", "--output", tmp_path).stderr
     assert "left out: node 3 (SaveImage): muted in the workflow" in said
     assert "node 4" not in said
+
+
+def test_the_file_for_the_only_picture_needs_no_name(target: Any, workflow: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"jpeg")
+    answer = call(workflow, "--target", "fake", "--output", tmp_path / "out", "--input", tmp_path / "photo.jpg")
+    assert answer.return_value == 0
+    assert target.requests[0].files == {"photo.jpg": b"jpeg"}
+    answer = call(workflow, "--target", "fake", "-i", "a.jpg", "-i", "1.image=b.jpg")
+    assert "does not say which input it is for" in str(answer.exception)
+
+
+def test_options_reach_the_target(target: Any, workflow: Path, tmp_path: Path) -> None:
+    options = ["--option", "price_per_second=0.5", "--option", "queue-limit-s=9", "--option", "name=text"]
+    call(workflow, "--target", "fake", "--output", tmp_path, *options)
+    assert target.options == {"price_per_second": 0.5, "queue_limit_s": 9, "name": "text"}
+    for bad in (["--option", "secret"], ["--option", "a=1", "--option", "a=2"], ["--option", "=1"]):
+        answer = call(workflow, "--target", "fake", *bad)
+        assert isinstance(answer.exception, UsageError)
+        assert "secret" not in str(answer.exception)
+
+
+def test_times_and_cost_are_told(target: Any, workflow: Path, tmp_path: Path) -> None:
+    target.result = Result("completed", queue_seconds=3.0, execution_seconds=2.0, estimated_cost=0.0004)
+    said = call(workflow, "--target", "fake", "--output", tmp_path).stderr
+    assert "completed in 2.0 s, 0 nodes after 3.0 s in the queue, about 0.000400" in said
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_health(target: Any, more: list[str]) -> None:
+    answer = CliRunner().invoke(health, ["fake", *more], standalone_mode=False)
+    assert answer.return_value == 0
+    assert "ready" in answer.stdout
+    target.ready = {
+        "ready": False,
+        "endpoints": [{"where": "it", "ready": False, "problem": "wrong key", "remedy": "take the right one"}],
+    }
+    answer = CliRunner().invoke(health, ["fake", *more], standalone_mode=False)
+    assert answer.return_value == 7
+    assert "wrong key" in answer.output

@@ -70,6 +70,7 @@ def test_json() -> None:
         warnings=["careful"],
         queue_seconds=1.0,
         execution_seconds=2.0,
+        estimated_cost=0.5,
     )
     document: dict[str, Any] = json.loads(json.dumps(result.to_json()))
     assert document == {
@@ -101,6 +102,7 @@ def test_json() -> None:
         "warnings": ["careful"],
         "queue_seconds": 1.0,
         "execution_seconds": 2.0,
+        "estimated_cost": 0.5,
     }
 
 

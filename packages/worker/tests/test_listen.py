@@ -69,3 +69,12 @@ def test_an_address_that_is_not_ours() -> None:
         open_sockets("192.0.2.1", 0)
     with pytest.raises(UsageError, match="cannot listen on"):
         open_sockets("x" * 300, 0)
+
+
+def test_asyncio_knows_connections_for_tcp() -> None:
+    """Else it does not switch off Nagle's algorithm, and every answer on a kept connection takes 40 ms longer."""
+    (listening,) = open_sockets("127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP

@@ -9,9 +9,10 @@
         result.images[0].save("out.png")
 """
 
-from comfy_cpu_client.client import Client, Run
-from comfy_cpu_client.prepare import FileInput, Prepared, prepare
+from comfy_cpu_client.client import Client
+from comfy_cpu_client.prepare import FileInput, Prepared, prepare, sole_input
 from comfy_cpu_client.report import ReportPicture, render_report
+from comfy_cpu_client.run import Run
 from comfy_cpu_client.save import SavedOutput, save_outputs
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "prepare",
     "render_report",
     "save_outputs",
+    "sole_input",
 ]

@@ -2,80 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from comfy_cpu_client.prepare import FileInput, Prepared, prepare
-from comfy_cpu_core.errors import InputError, UsageError
-from comfy_cpu_core.plugins import Plugins, get_plugins
+from comfy_cpu_client.prepare import Prepared, prepare, sole_input
+from comfy_cpu_client.run import ProgressLog, Run
+from comfy_cpu_client.targets import KeepsJobs, open_target, without_secrets
+from comfy_cpu_client.values import FileValue, read_value
+from comfy_cpu_core.errors import UsageError
+from comfy_cpu_core.plugins import get_plugins
 from comfy_cpu_core.registry import NodeRegistry, get_registry
-from comfy_cpu_core.results import EventSink, Job, JobStatus, KnowsNodes, Result, Target, TargetType
+from comfy_cpu_core.results import EventSink, KnowsNodes, Progress, Result, Target
 
 if TYPE_CHECKING:
     from comfy_cpu_client.batch import BatchSummary
     from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["Client", "FileValue", "Run", "read_file", "without_secrets"]
-
-#: What a file input may be: a path, bytes, or bytes with a name.
-FileValue = str | Path | bytes | FileInput
-
-#: The largest file that an input may be: beyond it a device, or a mistake, would fill the memory.
-MAX_FILE_BYTES = 2**30
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run under way.
-
-    Attributes:
-        prepared: what was handed to the target.
-    """
-
-    prepared: Prepared
-    _job: Job
-
-    @property
-    def id(self) -> str:
-        """The target's name for it."""
-        return self._job.id
-
-    def status(self) -> JobStatus:
-        """Where it stands now."""
-        return self._job.status()
-
-    def wait(self, timeout_s: float | None = None) -> Result:
-        """Wait for its end; the result carries the report of the CPU conversion, and warns of gates left out.
-
-        Raises:
-            DeadlineExceeded: still under way after `timeout_s` seconds; the run goes on.
-        """
-        result = self._job.wait(timeout_s)
-        prepared = self.prepared
-        report = prepared.report
-        return replace(
-            result,
-            changes=result.changes if report is None else report.to_json(),
-            warnings=(*prepared.warnings, *result.warnings),
-        )
-
-    def cancel(self) -> None:
-        """Ask it to end."""
-        self._job.cancel()
+__all__ = ["Client"]
 
 
 class Client:
     """Runs workflows on a target.
 
     Args:
-        target: ``embedded`` (in this process), or ``comfyui+http(s)://HOST:8188`` (a ComfyUI server); the plugins that
-            are installed decide what else there is.
+        target: ``embedded`` (in this process), ``comfyui+http(s)://HOST:8188`` (a ComfyUI server),
+            ``worker+http(s)://HOST:8000`` (a `comfy-cpu serve`), ``runpod://ENDPOINT_ID``, or a bare URL, which is asked
+            what it is; the plugins that are installed decide what else there is.
         options: what the target takes; for ``embedded``: ``models``, the model tree's directory; for a ComfyUI see
-            `comfy_cpu_client.comfyui.Settings`.
+            `comfy_cpu_client.comfyui.Settings`, for RunPod and a worker `comfy_cpu_client.runpod.QueueSettings`.
 
     A client may be used from several threads. It is a context manager; `close` gives back what the target holds.
     """
@@ -84,7 +40,7 @@ class Client:
         self.target = target
         self._plugins = get_plugins()
         self._registry: NodeRegistry | None = None
-        self._target: Target = _target_type(target, self._plugins).open(target, options)
+        self._target: Target = open_target(target, options, self._plugins)
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +65,7 @@ class Client:
         self,
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
         *,
-        inputs: Mapping[str, FileValue] | None = None,
+        inputs: Mapping[str, FileValue] | FileValue | None = None,
         files: Mapping[str, FileValue] | None = None,
         set: Mapping[str, Any] | None = None,  # noqa: A002  # the name that jobs and the command line use too
         convert: bool = True,
@@ -128,10 +84,12 @@ class Client:
 
         registry = self._known_nodes()
         loaded = workflow if isinstance(workflow, Workflow) else load(workflow, registry.signatures)
+        if inputs is not None and not isinstance(inputs, Mapping):
+            inputs = {sole_input(loaded): inputs}
         return prepare(
             loaded,
-            inputs={key: read_file(f"input {key}", key, value) for key, value in (inputs or {}).items()},
-            files={name: read_file(f"file {name}", name, value).data for name, value in (files or {}).items()},
+            inputs={key: read_value(f"input {key}", key, value) for key, value in (inputs or {}).items()},
+            files={name: read_value(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
             registry=registry,
@@ -142,24 +100,27 @@ class Client:
         self,
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
         *,
-        inputs: Mapping[str, FileValue] | None = None,
+        inputs: Mapping[str, FileValue] | FileValue | None = None,
         files: Mapping[str, FileValue] | None = None,
         set: Mapping[str, Any] | None = None,  # noqa: A002
         convert: bool = True,
         timeout_s: float | None = None,
         comfy_org_api_key: str | None = None,
+        idempotency_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Run:
-        """Start a run and come back at once.
+        """Start a run and come back when the target has it.
 
         Args:
             workflow: a path, the JSON as bytes or as a dict, or a loaded `Workflow`; API or UI format.
-            inputs: ``NODE.INPUT`` → a file for it: a path, bytes, or a `FileInput`.
+            inputs: ``NODE.INPUT`` → a file for it: a path, bytes, a `FileInput`, a picture of Pillow, or an array. If the
+                workflow has one LoadImage, its file may stand here alone.
             files: name → the file that the workflow names so already.
             set: ``NODE.INPUT`` → a value for it.
             convert: whether to convert the workflow for a CPU.
             timeout_s: seconds after which the run ends with status ``timed_out``.
             comfy_org_api_key: for ComfyUI's paid nodes; secret.
+            idempotency_key: two runs with the same key are one, at a target that knows such keys (our worker).
             on_event: called with every `Progress`, from another thread.
 
         Raises:
@@ -168,8 +129,37 @@ class Client:
             TargetError: the target cannot be reached.
         """
         prepared = self.prepare(workflow, inputs=inputs, files=files, set=set, convert=convert)
-        request = prepared.request(timeout_s, comfy_org_api_key)
-        return Run(prepared, self._target.submit(request, on_event=on_event))
+        log = ProgressLog(on_event)
+        request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
+        return Run(self._target.submit(request, on_event=log), prepared, log)
+
+    def run(
+        self,
+        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
+        *,
+        inputs: Mapping[str, FileValue] | FileValue | None = None,
+        files: Mapping[str, FileValue] | None = None,
+        set: Mapping[str, Any] | None = None,  # noqa: A002
+        convert: bool = True,
+        timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
+        idempotency_key: str | None = None,
+        on_event: EventSink | None = None,
+    ) -> Result:
+        """Run a workflow and wait for its result; the arguments are those of `submit`.
+
+        What goes wrong while the workflow runs is in the result (``status``, ``errors``). An interrupt (Ctrl-C)
+        cancels the run before it is passed on.
+        """
+        prepared = self.prepare(workflow, inputs=inputs, files=files, set=set, convert=convert)
+        request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
+        # Where nobody wants to know of the progress, a target need not ask for it.
+        run = Run(self._target.submit(request, on_event=on_event), prepared)
+        try:
+            return run.wait()
+        except BaseException:
+            run.cancel()
+            raise
 
     @property
     def has_idempotency_keys(self) -> bool:
@@ -186,40 +176,7 @@ class Client:
     ) -> Run:
         """Start a run of what `prepare` gave; see `submit`."""
         request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
-        return Run(prepared, self._target.submit(request))
-
-    def run(
-        self,
-        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
-        *,
-        inputs: Mapping[str, FileValue] | None = None,
-        files: Mapping[str, FileValue] | None = None,
-        set: Mapping[str, Any] | None = None,  # noqa: A002
-        convert: bool = True,
-        timeout_s: float | None = None,
-        comfy_org_api_key: str | None = None,
-        on_event: EventSink | None = None,
-    ) -> Result:
-        """Run a workflow and wait for its result; the arguments are those of `submit`.
-
-        What goes wrong while the workflow runs is in the result (``status``, ``errors``). An interrupt (Ctrl-C)
-        cancels the run before it is passed on.
-        """
-        run = self.submit(
-            workflow,
-            inputs=inputs,
-            files=files,
-            set=set,
-            convert=convert,
-            timeout_s=timeout_s,
-            comfy_org_api_key=comfy_org_api_key,
-            on_event=on_event,
-        )
-        try:
-            return run.wait()
-        except BaseException:
-            run.cancel()
-            raise
+        return Run(self._target.submit(request), prepared)
 
     def batch(
         self,
@@ -234,6 +191,50 @@ class Client:
 
         return run_batch(workflow, inputs, output=output, targets=[self], **settings)
 
+    def stream(
+        self, workflow: str | Path | bytes | Mapping[str, Any] | Workflow, **arguments: Any
+    ) -> Iterator[Progress]:
+        """Start a run and give its progress as it comes, until it has ended; the arguments are those of `submit`.
+
+        For the result as well: ``run = client.submit(…)``, then ``run.stream()`` and ``run.wait()``.
+        """
+        return self.submit(workflow, **arguments).stream()
+
+    def attach(self, job_id: str, *, on_event: EventSink | None = None) -> Run:
+        """Follow a run that was submitted before, by this process or another one: `Run.id` is its name.
+
+        Raises:
+            UsageError: the target keeps no runs.
+        """
+        log = ProgressLog(on_event)
+        return Run(self._queue().attach(job_id, on_event=log), None, log)
+
+    def retry(self, job_id: str, *, on_event: EventSink | None = None) -> Run:
+        """Have the target run again what failed or timed out there, under the same name, and follow it.
+
+        Raises:
+            UsageError: the target keeps no runs.
+            TargetError: it does not do it.
+        """
+        log = ProgressLog(on_event)
+        return Run(self._queue().retry(job_id, on_event=log), None, log)
+
+    def purge(self) -> int:
+        """End every run that waits in the target's queue, of whoever it is; gives how many there were.
+
+        Raises:
+            UsageError: the target keeps no runs.
+            TargetError: it does not do it.
+        """
+        return self._queue().purge()
+
+    def _queue(self) -> KeepsJobs:
+        if not isinstance(self._target, KeepsJobs):
+            raise UsageError(
+                f"the target {without_secrets(self.target)} keeps no runs", remedy="use runpod:// or worker+http://"
+            )
+        return self._target
+
     def _known_nodes(self) -> NodeRegistry:
         if self._registry is None:
             if isinstance(self._target, KnowsNodes):
@@ -241,54 +242,3 @@ class Client:
             else:
                 self._registry = get_registry()
         return self._registry
-
-
-def _target_type(target: str, plugins: Plugins) -> TargetType:
-    scheme = target.partition(":")[0]
-    types: dict[str, TargetType] = plugins.unique("comfy_cpu_targets", "scheme", "target")
-    if scheme not in types:
-        known = ", ".join(types) or "none"
-        raise UsageError(
-            f"unknown target {without_secrets(target)!r}",
-            remedy=f"targets that are installed: {known}"
-            + ("" if "embedded" in types else "; `pip install 'comfy-cpu-client[embedded]'` brings embedded"),
-        )
-    return types[scheme]
-
-
-def without_secrets(target: str) -> str:
-    """A target's name for messages, without what may be a password or a token: user, query, fragment."""
-    return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", target, maxsplit=1)[0])
-
-
-def read_file(what: str, key: str, value: FileValue) -> FileInput:
-    """A file that an input is to have.
-
-    Args:
-        what: what messages call it.
-        key: what bytes without a name are named after.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    if isinstance(value, FileInput):
-        return value
-    if isinstance(value, bytes):
-        return FileInput(f"{key.replace(':', '-')}.bin", value)
-    path = Path(value)
-    try:
-        with path.open("rb") as file:  # may be a pipe: its size is known at its end
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError(f"{what}: there is no file {path}", remedy="check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{what}: {path} is a directory", remedy="name one file") from None
-    except OSError as error:
-        raise InputError(f"{what}: cannot read {path}: {error.strerror}") from None
-    except ValueError:  # a null byte in the path
-        raise InputError(f"{what}: {str(path)!r} is not a path", remedy="check the path") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(
-            f"{what}: {path} has more than {MAX_FILE_BYTES:,} bytes", remedy="give a smaller file: a picture"
-        )
-    return FileInput(path.name, data)

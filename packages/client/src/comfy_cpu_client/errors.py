@@ -4,14 +4,19 @@
 
     TargetError
     ├── TargetUnreachable   there was no answer: nothing listens there, the connection broke, it took too long
-    └── TargetRefused       it answered with a status that means no (`status`)
+    ├── TargetRefused       it answered with a status that means no (`status`)
+    │   └── TargetBusy          not now: too many requests, or it starts or ends (`retry_after_s`)
+    ├── SubmissionUnknown   nobody can tell whether it accepted the job: it may run (`ambiguous`)
+    └── JobLost             it accepted the job and no longer knows it (`job_id`)
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from comfy_cpu_core.errors import TargetError
 
-__all__ = ["TargetRefused", "TargetUnreachable"]
+__all__ = ["JobLost", "SubmissionUnknown", "TargetBusy", "TargetRefused", "TargetUnreachable"]
 
 
 class TargetUnreachable(TargetError):
@@ -42,3 +47,35 @@ class TargetRefused(TargetError):
     def transient(self) -> bool:
         """Whether it may be otherwise in a moment: the target is busy, or in trouble."""
         return self.status >= 500 or self.status in {408, 425, 429}
+
+
+class TargetBusy(TargetRefused):
+    """The target answered: not now.
+
+    Attributes:
+        retry_after_s: in how many seconds it wants to be asked again; None if it did not say.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, retry_after_s: float | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, status=status, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class SubmissionUnknown(TargetError):
+    """A job was sent and the answer was lost: it may run, or not. It is not sent again, since it could run twice."""
+
+    ambiguous: ClassVar[bool] = True
+
+
+class JobLost(TargetError):
+    """The target accepted a job and no longer knows it: its result was kept too long, or the target forgot it.
+
+    Attributes:
+        job_id: the target's name for it.
+    """
+
+    def __init__(self, message: str, *, job_id: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.job_id = job_id

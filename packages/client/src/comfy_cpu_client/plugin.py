@@ -12,16 +12,28 @@ from comfy_cpu_core.results import TargetType
 
 @hookimpl
 def comfy_cpu_commands() -> Iterable[click.Command]:
-    """The commands ``run`` and ``batch``."""
+    """The commands ``run``, ``batch`` and ``health``."""
     from comfy_cpu_client.cli.batch import batch
+    from comfy_cpu_client.cli.health import health
     from comfy_cpu_client.cli.run import run
 
-    return [run, batch]
+    return [run, batch, health]
 
 
 @hookimpl
 def comfy_cpu_targets() -> Iterable[TargetType]:
-    """The targets for a ComfyUI server."""
-    from comfy_cpu_client.comfyui import SCHEMES, open_comfyui
+    """The targets that are other processes: a ComfyUI server, our worker, RunPod."""
+    from comfy_cpu_client import comfyui, runpod
 
-    return [TargetType(scheme, open_comfyui, "a ComfyUI server: comfyui+http://HOST:8188") for scheme in SCHEMES]
+    summaries = {
+        "runpod": "an endpoint of RunPod: runpod://ENDPOINT_ID",
+        "worker+http": "a `comfy-cpu serve`: worker+http://HOST:8000",
+        "worker+https": "a `comfy-cpu serve` behind TLS: worker+https://HOST",
+    }
+    return [
+        *(
+            TargetType(scheme, comfyui.open_comfyui, "a ComfyUI server: comfyui+http://HOST:8188")
+            for scheme in comfyui.SCHEMES
+        ),
+        *(TargetType(scheme, runpod.open_queue, summaries[scheme]) for scheme in runpod.SCHEMES),
+    ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from comfy_cpu_core.errors import WorkflowError
 from comfy_cpu_core.plugins import Plugins
 from comfy_cpu_core.registry import NodeRegistry
 from comfy_cpu_core.results import RunRequest
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from comfy_cpu_core.convert import Report
     from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["FileInput", "Prepared", "add_files", "prepare"]
+__all__ = ["FileInput", "Prepared", "add_files", "prepare", "sole_input"]
 
 # What a target may find in a file's name: everything else is replaced, since the name ends up in paths and JSON there.
 _UNSAFE = re.compile(r"[^\w.\- ]+")
@@ -61,6 +62,24 @@ class Prepared:
     ) -> RunRequest:
         """The request for a target; the arguments are those of `RunRequest`."""
         return RunRequest(self.workflow.to_prompt(), self.files, timeout_s, comfy_org_api_key, idempotency_key)
+
+
+def sole_input(workflow: Workflow) -> str:
+    """``NODE.INPUT`` of the only picture that a workflow takes: a file for it needs no name.
+
+    Raises:
+        WorkflowError: it has none, or several; the message names them.
+    """
+    keys = [f"{node_id}.image" for node_id, node in workflow.nodes.items() if node.class_type == "LoadImage"]
+    if len(keys) == 1:
+        return keys[0]
+    raise WorkflowError(
+        f"{workflow.name}: there {'are several LoadImage' if keys else 'is no LoadImage'}, so a file needs the name of "
+        "its input",
+        remedy=f"one of {', '.join(keys)}: --input {keys[0]}=FILE, or inputs={{{keys[0]!r}: …}} in Python"
+        if keys
+        else "name the input: --input NODE.INPUT=FILE",
+    )
 
 
 def prepare(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comfy_cpu_client.batch.inputs import BatchInput, InputReader, image_input
+from comfy_cpu_client.batch.inputs import BatchInput, InputReader
 from comfy_cpu_core.errors import InputError
 from comfy_cpu_core.workflow import Workflow, load
 
@@ -131,12 +131,13 @@ def test_tables_and_directories_are_streamed(workflow: Workflow, tmp_path: Path)
     assert next(rows).label == "t-1"  # though the next one is bad
 
 
-def test_only_one_load_image_needs_no_name(workflow: Workflow) -> None:
-    assert image_input(workflow) == "1.image"
+def test_two_load_images_need_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
     two = load({**PROMPT, "9": {"class_type": "LoadImage", "inputs": {"image": "b.png"}}}, {})
-    with pytest.raises(InputError, match=r"2 nodes that load a picture \(1, 9\)") as raised:
-        image_input(two)
+    with pytest.raises(InputError, match="several LoadImage") as raised:
+        read(two, tmp_path)
     assert "--input" in str(raised.value.remedy)
+    assert read(two, tmp_path, key="9.image")[0].files == {"9.image": str(tmp_path / "a.png")}
 
 
 def test_the_input_may_be_named(workflow: Workflow, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from comfy_cpu_client.batch.verdicts import judge_error, judge_result
+from comfy_cpu_client.errors import SubmissionUnknown
 from comfy_cpu_core.errors import (
     ContentBlocked,
     DeadlineExceeded,
@@ -90,9 +93,23 @@ def test_an_answer_that_was_lost_is_asked_for_again_where_keys_tell() -> None:
     assert judge_error(Unreachable(sent=True), has_keys=False, resubmit=True).again == "fresh"
 
 
+def test_before_anything_was_sent_nothing_is_ambiguous() -> None:
+    verdict = judge_error(Unreachable(sent=True), has_keys=False, stage="prepared")
+    assert (verdict.reason, verdict.again) == ("unreachable", "fresh")
+
+
+@pytest.mark.parametrize("stage", ["submitted", "accepted"])
+def test_what_the_client_calls_ambiguous_is(stage: Any) -> None:
+    error = SubmissionUnknown("the answer was lost")
+    assert judge_error(error, has_keys=False, stage=stage).again == "no"
+    assert judge_error(error, has_keys=True, stage=stage).again == "same"
+    late = Result("timed_out", errors=[NodeFailure("deadline", "late"), NodeFailure("ambiguous", "it may run")])
+    assert judge_result(late).reason == "ambiguous"
+
+
 @pytest.mark.parametrize("error", [Unreachable(sent=False), Refused(404), Refused(500), TargetError("nonsense")])
 def test_a_job_whose_result_is_lost_is_run_again(error: TargetError) -> None:
-    keyed, plain = (judge_error(error, has_keys=keys, accepted=True) for keys in (True, False))
+    keyed, plain = (judge_error(error, has_keys=keys, stage="accepted") for keys in (True, False))
     assert (keyed.reason, keyed.again) == ("lost", "same")
     assert (plain.reason, plain.again) == ("lost", "fresh")
 

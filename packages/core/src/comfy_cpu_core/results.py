@@ -186,6 +186,7 @@ class Result:
         changes: the report of the CPU conversion (`comfy_cpu_core.convert.Report.to_json`), None if none was made.
         warnings: what the user should know.
         queue_seconds, execution_seconds: time spent waiting and running.
+        estimated_cost: what the execution cost, where the target was told what a second costs; in that currency.
     """
 
     status: Status
@@ -197,6 +198,7 @@ class Result:
     warnings: Sequence[str] = ()
     queue_seconds: float = 0.0
     execution_seconds: float = 0.0
+    estimated_cost: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -226,6 +228,7 @@ class Result:
             "warnings": list(self.warnings),
             "queue_seconds": self.queue_seconds,
             "execution_seconds": self.execution_seconds,
+            "estimated_cost": self.estimated_cost,
         }
 
     @classmethod
@@ -273,6 +276,7 @@ _JSON_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number or null"),
 }
 _JSON_WORDS: dict[str, tuple[str, ...]] = {
     "Status": get_args(Status),

@@ -21,8 +21,9 @@ from comfy_cpu_client.batch.report import render_batch_report
 from comfy_cpu_client.batch.runner import BatchRunner, ProgressSink
 from comfy_cpu_client.batch.schedule import Policy, Scheduler
 from comfy_cpu_client.batch.summary import BatchSummary, summarise
-from comfy_cpu_client.client import Client, without_secrets
+from comfy_cpu_client.client import Client
 from comfy_cpu_client.save import check_directory
+from comfy_cpu_client.targets import without_secrets
 from comfy_cpu_core.errors import ComfyCpuError, InputError, TargetError, UsageError
 from comfy_cpu_core.files import place_file, write_json
 

@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from comfy_cpu_client.batch.naming import digest_of, folder_name
+from comfy_cpu_client.prepare import sole_input
 from comfy_cpu_core.errors import InputError, WorkflowError
 from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["BatchInput", "InputReader", "image_input"]
+__all__ = ["BatchInput", "InputReader"]
 
 #: What a directory is searched for; a glob finds other files.
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-
-_LOADERS = ("LoadImage", "LoadImageOutput")
 
 
 @dataclass(frozen=True)
@@ -64,21 +63,6 @@ class BatchInput:
     def folder(self) -> str:
         """The name of its folder of outputs."""
         return folder_name(self.label, self.digest)
-
-
-def image_input(workflow: Workflow) -> str:
-    """The input of the one node that loads a picture: ``1.image``.
-
-    Raises:
-        InputError: there is none, or more than one.
-    """
-    loaders = [node.id for node in workflow.nodes.values() if node.class_type in _LOADERS]
-    if len(loaders) == 1:
-        return f"{loaders[0]}.image"
-    have = f"{len(loaders)} nodes that load a picture ({', '.join(loaders)})" if loaders else "no LoadImage"
-    raise InputError(
-        f"{workflow.name} has {have}: which input are the files for?", remedy="say so with --input NODE.INPUT"
-    )
 
 
 class InputReader:
@@ -197,7 +181,7 @@ class InputReader:
 
     def _key(self) -> str:
         if self._given is None:
-            self._given = image_input(self._workflow)
+            self._given = sole_input(self._workflow)
         return self._given
 
     def _check(self, key: str, where: str) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 from comfy_cpu_client.batch.journal import Record, Waiting
 from comfy_cpu_client.batch.outputs import OutputFolder
-from comfy_cpu_client.batch.verdicts import Verdict, judge_error, judge_result
-from comfy_cpu_client.client import Client, Run, read_file
+from comfy_cpu_client.batch.verdicts import Stage, Verdict, judge_error, judge_result
+from comfy_cpu_client.client import Client
 from comfy_cpu_client.payload import choose_outputs
 from comfy_cpu_client.prepare import Prepared, add_files
+from comfy_cpu_client.run import Run
+from comfy_cpu_client.values import read_value
 from comfy_cpu_core.errors import ComfyCpuError, DeadlineExceeded, InputError
 from comfy_cpu_core.results import Result
 from comfy_cpu_core.workflow import Workflow
@@ -123,8 +125,10 @@ class JobRunner:
 
     def _run(self, one: Waiting) -> Ended:
         run: Run | None = None
+        stage: Stage = "prepared"
         try:
             prepared = self._prepare(one)
+            stage = "submitted"
             run = self._client.submit_prepared(
                 prepared,
                 timeout_s=self._timeout_s,
@@ -135,7 +139,9 @@ class JobRunner:
         except Exception as error:
             if isinstance(error, DeadlineExceeded) and run is not None:
                 _cancel(run)
-            verdict = judge_error(error, has_keys=self.has_keys, accepted=run is not None, resubmit=self._resubmit)
+            if run is not None and run.id:
+                stage = "accepted"
+            verdict = judge_error(error, has_keys=self.has_keys, stage=stage, resubmit=self._resubmit)
             return Ended(one.place, self._record(verdict, run), verdict)
         return self._end(one, run, result)
 
@@ -168,7 +174,7 @@ class JobRunner:
 
     def _prepare(self, one: Waiting) -> Prepared:
         prepared = self._converted(one.values)
-        files = {key: read_file(f"input {key}", key, path) for key, path in one.files.items()}
+        files = {key: read_value(f"input {key}", key, path) for key, path in one.files.items()}
         return add_files(prepared, files)
 
     def _converted(self, values: Mapping[str, Any]) -> Prepared:

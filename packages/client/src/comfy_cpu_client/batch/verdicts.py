@@ -30,7 +30,10 @@ from comfy_cpu_core.errors import (
 )
 from comfy_cpu_core.results import Result, Status
 
-__all__ = ["Verdict", "judge_error", "judge_result"]
+__all__ = ["Stage", "Verdict", "judge_error", "judge_result"]
+
+#: How far a job was: nothing was sent; it was, and the answer was awaited; the target has it.
+Stage = Literal["prepared", "submitted", "accepted"]
 
 #: Codes of failures that are the machine's and not the input's.
 _MACHINE = frozenset({"worker_crashed", "stuck", "memory", "disk"})
@@ -92,12 +95,12 @@ def judge_result(result: Result, *, has_keys: bool = False, resubmit: bool = Fal
     return Verdict("failed", reason, message, remedy)
 
 
-def judge_error(error: Exception, *, has_keys: bool, accepted: bool = False, resubmit: bool = False) -> Verdict:
+def judge_error(error: Exception, *, has_keys: bool, stage: Stage = "submitted", resubmit: bool = False) -> Verdict:
     """What an exception means that came out of a job.
 
     Args:
         has_keys: whether the target takes idempotency keys.
-        accepted: whether the target had accepted the job before.
+        stage: how far the job was.
         resubmit: try again where nobody knows whether the job was accepted, even without a key.
     """
     message, remedy = str(error) or type(error).__name__, getattr(error, "remedy", None)
@@ -117,18 +120,21 @@ def judge_error(error: Exception, *, has_keys: bool, accepted: bool = False, res
             return Verdict("failed", reason, message, remedy, "fresh", "gone", counts=False, error=error)
         case DeadlineExceeded():
             return Verdict("timed_out", "timed_out", message, remedy, "fresh", "bad")
-        case TargetError() if accepted:
+        case TargetError() if getattr(error, "ambiguous", False):
+            return _judge_ambiguous(message, has_keys=has_keys, resubmit=resubmit)
+        case TargetError() if stage == "submitted" and getattr(error, "sent", False):
+            return _judge_ambiguous(message, has_keys=has_keys, resubmit=resubmit)
+        case TargetError() if stage == "accepted":
             return _judge_lost(error, message, has_keys=has_keys)
         case TargetError():
-            return _judge_unsent(error, message, has_keys=has_keys, resubmit=resubmit)
+            return _judge_refusal(error, message)
     return Verdict("failed", "internal", f"{type(error).__name__}: {message}", remedy, target="bad")
 
 
-def _judge_unsent(error: TargetError, message: str, *, has_keys: bool, resubmit: bool) -> Verdict:
+def _judge_refusal(error: TargetError, message: str) -> Verdict:
+    """A job that the target certainly has not."""
     remedy = error.remedy
     status = getattr(error, "status", None)
-    if getattr(error, "ambiguous", False) or getattr(error, "sent", False):
-        return _judge_ambiguous(message, has_keys=has_keys, resubmit=resubmit)
     if status in _NEVER:
         return Verdict("failed", "refused", message, remedy, "fresh", "gone", counts=False, error=error)
     if status in _BUSY:

@@ -9,11 +9,15 @@ import click
 
 from comfy_cpu_core.cli.console import note, print_error, print_json, print_warning
 from comfy_cpu_core.cli.options import models_option
-from comfy_cpu_core.cli.values import parse_input_files, parse_set
+from comfy_cpu_core.cli.values import parse_input_files, parse_options, parse_set
+from comfy_cpu_core.errors import UsageError
 from comfy_cpu_core.results import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from comfy_cpu_client.save import SavedOutput
+    from comfy_cpu_client.values import FileValue
 
 __all__ = ["exit_code", "run"]
 
@@ -25,8 +29,9 @@ __all__ = ["exit_code", "run"]
     "-i",
     "inputs",
     multiple=True,
-    metavar="NODE.INPUT=FILE",
-    help="A file for a node's input, for example 1.image=photo.jpg. May be given several times.",
+    metavar="[NODE.INPUT=]FILE",
+    help="A file for a node's input, for example 1.image=photo.jpg. May be given several times. The file for the only "
+    "LoadImage of a workflow needs no name.",
 )
 @click.option(
     "--set",
@@ -49,7 +54,14 @@ __all__ = ["exit_code", "run"]
     "--target",
     default="embedded",
     show_default=True,
-    help="Where to run: `embedded` is this process; comfyui+http://HOST:8188 is a ComfyUI server.",
+    help="Where to run: `embedded` is this process; runpod://ENDPOINT_ID; the URL of a `comfy-cpu serve` or of a ComfyUI.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="An option of the target, for example price_per_second=0.00012 or queue_limit_s=300. May be given several times.",
 )
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Stop after that long.")
 @click.option("--convert/--no-convert", default=True, help="Convert the workflow for a CPU first (default).")
@@ -62,6 +74,7 @@ def run(
     output: Path,
     models: Path,
     target: str,
+    options: tuple[str, ...],
     timeout: float | None,
     convert: bool,
     as_json: bool,
@@ -74,20 +87,23 @@ def run(
 
     \b
     Examples:
-      comfy-cpu run workflow.json --input 1.image=photo.jpg
+      comfy-cpu run workflow.json --input photo.jpg
       comfy-cpu run workflow.json -i 1.image=photo.jpg -s 4.sensitivity=0.8 -o out --json
+      RUNPOD_API_KEY=… comfy-cpu run workflow.json -i photo.jpg --target runpod://ENDPOINT_ID
 
     `comfy-cpu models fetch --workflow WORKFLOW` gets the models that it needs.
     """  # noqa: D301  # click needs a real backspace to keep the lines of a list
     from comfy_cpu_client.cli.progress import show_progress
-    from comfy_cpu_client.client import Client, FileValue
+    from comfy_cpu_client.client import Client
     from comfy_cpu_client.save import check_directory, save_outputs
 
-    files: dict[str, FileValue] = dict(parse_input_files(inputs))
+    files = _files(inputs)
     settings = parse_set(values)
     check_directory(output)
-    options = {"models": models} if target == "embedded" else {}  # elsewhere the models are not ours
-    with Client(target, **options) as client, show_progress(quiet=quiet) as on_event:
+    given = parse_options(options)
+    if target == "embedded":  # elsewhere the models are not ours
+        given = {"models": models, **given}
+    with Client(target, **given) as client, show_progress(quiet=quiet) as on_event:
         result = client.run(workflow, inputs=files, set=settings, convert=convert, timeout_s=timeout, on_event=on_event)
     saved = save_outputs(result.outputs, output) if result.outputs else []
     if as_json:
@@ -100,6 +116,19 @@ def run(
         where = f"node {error.node_id} ({error.class_type}): " if error.node_id else ""
         print_error(f"{result.status}: {where}{error.message}", error.remedy)
     return exit_code(result)
+
+
+def _files(inputs: tuple[str, ...]) -> Mapping[str, FileValue] | FileValue:
+    """The files by ``NODE.INPUT``; or the one that came without."""
+    unnamed = [text for text in inputs if "=" not in text]
+    if not unnamed:
+        return dict(parse_input_files(inputs))
+    if len(inputs) > 1:
+        raise UsageError(
+            f"--input {unnamed[0]} does not say which input it is for",
+            remedy="write NODE.INPUT=FILE for each of several",
+        )
+    return Path(unnamed[0]).expanduser()
 
 
 def exit_code(result: Result) -> int:
@@ -128,4 +157,6 @@ def _describe(result: Result, saved: list[SavedOutput]) -> None:
     for item in saved:
         click.echo(f"{item.path}")
     ran = [timing for timing in result.timings if not timing.cached]
-    note(f"{result.status} in {result.execution_seconds:.1f} s, {len(ran)} nodes")
+    waited = f" after {result.queue_seconds:.1f} s in the queue" if result.queue_seconds >= 1 else ""
+    cost = f", about {result.estimated_cost:.6f}" if result.estimated_cost is not None else ""
+    note(f"{result.status} in {result.execution_seconds:.1f} s, {len(ran)} nodes{waited}{cost}")

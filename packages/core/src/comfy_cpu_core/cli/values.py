@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy_cpu_core.errors import UsageError
 
-__all__ = ["parse_input_files", "parse_set"]
+__all__ = ["parse_input_files", "parse_options", "parse_set"]
 
 
 def parse_set(arguments: Sequence[str]) -> dict[str, Any]:
@@ -42,6 +42,25 @@ def parse_input_files(arguments: Sequence[str]) -> dict[str, Path]:
         except RuntimeError:  # ~somebody who does not exist
             files[key] = Path(text)
     return files
+
+
+def parse_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Parse the values of ``--option``: ``sync=false`` → ``{"sync": False}``; see `parse_set` for the values.
+
+    Raises:
+        UsageError: an argument is not ``NAME=VALUE``, or an option is given twice.
+    """
+    options: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        name = name.strip().replace("-", "_")
+        if not (equals and name.isidentifier()):
+            # What is not repeated here may be a secret.
+            raise UsageError("an --option is not NAME=VALUE", remedy="write it like --option price_per_second=0.00012")
+        if name in options:
+            raise UsageError(f"--option gives {name} twice", remedy="give each option once")
+        options[name] = _json_or_text(text)
+    return options
 
 
 def _split(arguments: Sequence[str], option: str, what: str, example: str) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,130 @@
+"""What every transport over HTTP needs of ``requests``: sessions for threads, certificates, and why a request failed."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comfy_cpu_core.errors import UsageError
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["SessionPool", "ca_bundle", "failure_reason", "may_be_sent"]
+
+#: A connection that was idle for longer is not used again: the server may have closed it this moment, and then nobody
+#: could tell whether a request on it arrived.
+_IDLE_SECONDS = 4.0
+
+
+class SessionPool:
+    """Sessions of ``requests``, each used by one thread at a time: they keep their connections.
+
+    Args:
+        what: who needs the library, for the message.
+
+    Raises:
+        UsageError: ``requests`` is not installed.
+    """
+
+    def __init__(self, what: str) -> None:
+        try:
+            import requests  # noqa: F401
+        except ImportError:
+            raise UsageError(f"{what} needs requests", remedy="pip install 'comfy-cpu-client[remote]'") from None
+        self._idle: deque[tuple[float, requests.Session]] = deque()
+
+    @contextmanager
+    def session(self) -> Iterator[requests.Session]:
+        """A session that nobody else has; it is not used again if the block ends with an exception."""
+        import requests
+
+        session = self._take() or requests.Session()
+        try:
+            yield session
+        except BaseException:
+            session.close()  # its connection may be in the middle of an answer
+            raise
+        self._idle.append((time.monotonic(), session))
+
+    def close(self) -> None:
+        """Close the sessions that are not in use."""
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def _take(self) -> requests.Session | None:
+        """The session that was used last, if that is not long ago."""
+        try:
+            used, session = self._idle.pop()
+        except IndexError:
+            return None
+        if time.monotonic() - used <= _IDLE_SECONDS:
+            return session
+        session.close()
+        self.close()  # the others are older
+        return None
+
+
+def ca_bundle(verify: bool | str | Path) -> bool | str:
+    """What ``requests`` takes as `verify`: as it is given, or what ``REQUESTS_CA_BUNDLE`` names.
+
+    Raises:
+        UsageError: there is nothing at that path.
+    """
+    if verify is False:
+        return False
+    named = verify if verify is not True else os.environ.get("REQUESTS_CA_BUNDLE") or None
+    if named is None:
+        return True
+    if not Path(named).exists():
+        raise UsageError(f"there are no CA certificates at {named}", remedy="name a PEM file, or a directory of them")
+    return str(named)
+
+
+def may_be_sent(error: requests.RequestException) -> bool:
+    """Whether a request that failed may have arrived."""
+    import requests
+    import urllib3
+
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError):
+        return False
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return False
+    return not any(
+        isinstance(found, urllib3.exceptions.NewConnectionError | ssl.SSLCertVerificationError)
+        for found in _causes(error)
+    )
+
+
+def failure_reason(error: BaseException) -> str:
+    """Why a connection failed, in a few words; messages of the libraries may hold the URL of a proxy, with a password."""
+    for found in _causes(error):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({found.verify_message})"
+        if isinstance(found, TimeoutError):
+            return "it went silent"
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        if isinstance(found, ConnectionError | http.client.IncompleteRead):
+            return "the connection broke off"
+    return type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was made from."""
+    seen: set[int] = set()
+    pending: list[Any] = [error]
+    while pending:
+        found = pending.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        pending += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]

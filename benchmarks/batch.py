@@ -7,7 +7,8 @@
 
 ``throughput`` and ``memory`` run on a target in the same process that does nothing (``tests/support/noop_target.py``).
 ``killed`` runs the command line in a process of its own, ends it with SIGKILL at random moments, and looks into the
-journal: exactly one result for each input. ``http`` runs against a worker (``comfy-cpu serve``). ``--json`` prints the
+journal: exactly one result for each input; with ``--url worker+http://…`` over a network that loses the same share of
+requests. ``http`` runs against a worker (``comfy-cpu serve``). ``--json`` prints the
 figures for a program; the exit code is 1 if one misses its bar.
 """
 
@@ -31,6 +32,7 @@ from typing import Any
 SUPPORT = Path(__file__).parent.parent / "tests" / "support"
 sys.path.insert(0, str(SUPPORT))
 
+from faulty_proxy import FaultyProxy  # noqa: E402
 from noop_target import noop_environment  # noqa: E402
 
 #: One node, no input file: what is measured is the batch and not the reading of pictures.
@@ -103,9 +105,22 @@ def memory(directory: Path, environment: dict[str, str], options: argparse.Names
 
 
 def killed(directory: Path, environment: dict[str, str], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if not options.url:
+        log = directory / "submitted.log"
+        target = f"noop://here?delay=0.01&faults={options.faults}&log={log}&output=200"
+        yield from kill_and_look(directory, environment, options, target)
+        return
+    scheme, _, url = options.url.partition("+")
+    with FaultyProxy(url, options.faults) as proxy:
+        yield from kill_and_look(directory, environment, options, f"{scheme}+{proxy.url}")
+        yield {"what": "faults of the network", **proxy.faults, "ok": True}
+
+
+def kill_and_look(
+    directory: Path, environment: dict[str, str], options: argparse.Namespace, target: str
+) -> Iterator[dict[str, Any]]:
     table = rows(directory, options.jobs)
     log = directory / "submitted.log"
-    target = options.url or f"noop://here?delay=0.01&faults={options.faults}&log={log}&output=200"
     chance = random.Random(options.seed)
     kills = 0
     began = time.monotonic()
@@ -171,7 +186,7 @@ def main() -> int:
     parser.add_argument("--cut-offs", type=int, default=1)
     parser.add_argument("--after", type=float, nargs=2, default=(0.5, 3.0), help="seconds until a kill, from and to")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--url", help="a target; for `killed` in place of the one that does nothing")
+    parser.add_argument("--url", help="a worker: worker+http://HOST:PORT")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.what == "http" and not options.url:

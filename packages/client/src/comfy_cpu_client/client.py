@@ -166,6 +166,11 @@ class Client:
         """Whether the target tells by a key that it was asked to run the same job before."""
         return bool(getattr(self._target, "has_idempotency_keys", False))
 
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether `attach` can follow a run that another process submitted."""
+        return isinstance(self._target, KeepsJobs)
+
     def submit_prepared(
         self,
         prepared: Prepared,

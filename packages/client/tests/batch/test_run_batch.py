@@ -17,6 +17,7 @@ from comfy_cpu_client import Client
 from comfy_cpu_client import client as client_module
 from comfy_cpu_client.batch import JOURNAL, REPORT, SUMMARY, BatchSummary, Policy, Price, run_batch
 from comfy_cpu_client.batch.journal import Journal
+from comfy_cpu_client.batch.runner import BatchRunner
 from comfy_cpu_core import hookspecs
 from comfy_cpu_core.errors import InputError, ModelMissing, TargetError, UsageError
 from comfy_cpu_core.hookspecs import hookimpl
@@ -60,9 +61,8 @@ class Scripted:
     hold: threading.Event | None = None
     requests: list[RunRequest] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    attached: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
-    most: int = 0
-    running: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> Job:
@@ -91,6 +91,20 @@ class Keyed(Scripted):
         return super().submit(request)
 
 
+class Keeping(Scripted):
+    """Keeps jobs, as RunPod does, and takes no keys."""
+
+    def attach(self, job_id: str, *, on_event: EventSink | None = None) -> Job:
+        self.attached.append(job_id)
+        return Job(job_id, done())
+
+    def retry(self, job_id: str, *, on_event: EventSink | None = None) -> Job:
+        raise NotImplementedError
+
+    def purge(self) -> int:
+        raise NotImplementedError
+
+
 def done(text: str = "out") -> Result:
     output = Output("9", "SaveImage", "image", "out.png", "image/png", text.encode())
     return Result("completed", outputs=[output], queue_seconds=0.5, execution_seconds=2.0)
@@ -103,7 +117,7 @@ def failed(code: str) -> Result:
 @pytest.fixture
 def targets(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Scripted]]:
     """The targets ``fake://a`` and ``fake://b``, and ``fake://keyed``."""
-    made = {"fake://a": Scripted(), "fake://b": Scripted(), "fake://keyed": Keyed()}
+    made = {"fake://a": Scripted(), "fake://b": Scripted(), "fake://keyed": Keyed(), "fake://keeps": Keeping()}
 
     class Plugin:
         @hookimpl
@@ -259,6 +273,43 @@ def test_a_try_that_is_over_gets_a_new_key(call: Any, targets: dict[str, Scripte
     keyed.script = lambda name, number: Result("timed_out") if name == "p2.png" and number == 1 else done()
     call(targets=["fake://keyed"])
     assert len(set(keyed.keys)) == len(keyed.keys) == 9
+
+
+def test_a_job_that_was_cut_off_is_followed_where_the_target_keeps_it(
+    call: Any, targets: dict[str, Scripted], tmp_path: Path
+) -> None:
+    target = targets["fake://keeps"]
+    assert isinstance(target, Keeping)
+    target.hold = threading.Event()
+    dead = RuntimeError("the process died here")
+
+    def die(self: Any) -> None:
+        raise dead
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchRunner, "_wind_down", die)
+        target.script = lambda name, number: done() if name != "p3.png" else InputError("stop here")
+        with pytest.raises(RuntimeError):
+            call(targets=["fake://keeps"], fail_fast=True)
+    target.hold.set()
+    target.hold, target.script = None, lambda name, number: done()
+    with Journal(tmp_path / "out") as journal:
+        cut = journal.read("SELECT job FROM inputs WHERE state = 'running' AND job IS NOT NULL")
+    assert cut
+    summary = call(targets=["fake://keeps"])
+    assert [group.message for group in summary.failures] == ["stop here"]
+    assert summary.completed == 7
+    assert sorted(target.attached) == sorted(job for (job,) in cut)
+
+
+def test_a_job_that_a_target_of_another_session_has_is_run_anew(
+    call: Any, targets: dict[str, Scripted], photos: Path, tmp_path: Path
+) -> None:
+    call(targets=["fake://keeps"], limit=1)
+    with Journal(tmp_path / "out") as journal, journal.transaction():
+        journal.start(2, "fake://keeps")
+        journal.note_job(2, "job-of-old")
+    assert call(targets=["fake://a"]).completed == 8
 
 
 def test_several_targets_share_the_work_and_one_may_be_of_no_use(call: Any, targets: dict[str, Scripted]) -> None:

@@ -213,7 +213,7 @@ def test_every_input_ends_once_within_the_bounds(
     inputs: int, in_flight: int, retries: int, rate: float | None, targets: list[str], data: st.DataObject
 ) -> None:
     """A world in which jobs end in any order and any way, until faults cease: all inputs end, exactly once."""
-    policy = Policy(in_flight=in_flight, retries=retries, rate=rate, give_up_s=1e9)
+    policy = Policy(in_flight=in_flight, retries=retries, rate=rate, give_up_s=1e5)
     core = Scheduler(dict.fromkeys(targets, 1.0), policy, lambda: 0.5)
     waiting, flying, ended = list(range(inputs)), {}, Counter[int]()
     tries: Counter[int] = Counter()
@@ -259,7 +259,7 @@ def test_every_input_ends_once_within_the_bounds(
     assert max(tries.values()) <= retries + 1
     if rate is not None:
         gaps = [later - earlier for earlier, later in itertools.pairwise(started)]
-        assert all(gap >= 1 / rate - 1e-9 for gap in gaps)
+        assert min(gaps, default=1 / rate) >= 1 / rate - 1e-9
 
 
 @settings(deadline=None)

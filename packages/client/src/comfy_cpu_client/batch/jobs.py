@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,6 +99,11 @@ class JobRunner:
         """Whether the target takes idempotency keys."""
         return self._client.has_idempotency_keys
 
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether a job can be followed that another process submitted."""
+        return self._client.keeps_runs
+
     def health(self) -> str | None:
         """None if the target is ready, else what is wrong."""
         try:
@@ -115,26 +120,30 @@ class JobRunner:
         for run in runs:
             _cancel(run)
 
-    def run(self, one: Waiting) -> Ended:
-        """Run an input's job. Raises nothing: whatever happens is in what it gives."""
+    def run(self, one: Waiting, on_submitted: Callable[[str], None]) -> Ended:
+        """Run an input's job. Raises nothing: whatever happens is in what it gives.
+
+        Args:
+            on_submitted: told what the target calls the job, if it keeps jobs; from this thread.
+        """
         try:
-            return self._run(one)
+            return self._run(one, on_submitted)
         except Exception as error:
             verdict = judge_error(error, has_keys=self.has_keys)
             return Ended(one.place, self._record(verdict, None), verdict)
 
-    def _run(self, one: Waiting) -> Ended:
+    def _run(self, one: Waiting, on_submitted: Callable[[str], None]) -> Ended:
         run: Run | None = None
         stage: Stage = "prepared"
         try:
-            prepared = self._prepare(one)
-            stage = "submitted"
-            run = self._client.submit_prepared(
-                prepared,
-                timeout_s=self._timeout_s,
-                comfy_org_api_key=self._comfy_org_api_key,
-                idempotency_key=idempotency_key(self._journal_id, one.place, one.generation),
-            )
+            if one.job is not None:
+                run = self._client.attach(one.job)
+            else:
+                prepared = self._prepare(one)
+                stage = "submitted"
+                run = self._submit(prepared, one)
+            if run.id and self.keeps_jobs:
+                on_submitted(run.id)
             result = self._wait(one.place, run)
         except Exception as error:
             if isinstance(error, DeadlineExceeded) and run is not None:
@@ -144,6 +153,14 @@ class JobRunner:
             verdict = judge_error(error, has_keys=self.has_keys, stage=stage, resubmit=self._resubmit)
             return Ended(one.place, self._record(verdict, run), verdict)
         return self._end(one, run, result)
+
+    def _submit(self, prepared: Prepared, one: Waiting) -> Run:
+        return self._client.submit_prepared(
+            prepared,
+            timeout_s=self._timeout_s,
+            comfy_org_api_key=self._comfy_org_api_key,
+            idempotency_key=idempotency_key(self._journal_id, one.place, one.generation),
+        )
 
     def _end(self, one: Waiting, run: Run, result: Result) -> Ended:
         verdict = judge_result(result, has_keys=self.has_keys, resubmit=self._resubmit)

@@ -39,6 +39,7 @@ CREATE TABLE inputs (
     failures INTEGER NOT NULL DEFAULT 0,
     cut_off INTEGER NOT NULL DEFAULT 0,
     target TEXT,
+    job TEXT,
     UNIQUE (digest, occurrence)
 );
 CREATE INDEX inputs_waiting ON inputs (place) WHERE state = 'waiting';
@@ -87,6 +88,7 @@ class Waiting:
         generation: counts the jobs that it has had; a job that may still be there is asked for again under the same number.
         failures: how often it was tried in vain.
         target: where its last job was, if that may still be there; else None.
+        job: what the target called that job, if it said so.
         folder: the name of its folder of outputs.
         files: ``NODE.INPUT`` → path.
         values: ``NODE.INPUT`` → value.
@@ -96,6 +98,7 @@ class Waiting:
     generation: int
     failures: int
     target: str | None
+    job: str | None
     label: str
     folder: str
     files: Mapping[str, str]
@@ -271,7 +274,7 @@ class Journal:
             )
             count = self._db.execute(
                 "UPDATE inputs SET state = 'waiting', failures = 0, cut_off = 0, generation = generation + 1,"
-                " target = NULL WHERE place IN failed"
+                " target = NULL, job = NULL WHERE place IN failed"
             ).rowcount
             self._db.execute("DELETE FROM results WHERE place IN failed")
         return count
@@ -281,16 +284,20 @@ class Journal:
     def waiting(self, after: int, limit: int) -> list[Waiting]:
         """The next inputs that wait, by place."""
         rows = self.read(
-            "SELECT place, generation, failures, target, label, folder, document FROM inputs"
+            "SELECT place, generation, failures, target, job, label, folder, document FROM inputs"
             " WHERE state = 'waiting' AND place > ? ORDER BY place LIMIT ?",
             after,
             limit,
         )
-        return [Waiting(*row[:6], **json.loads(row[6])) for row in rows]
+        return [Waiting(*row[:7], **json.loads(row[7])) for row in rows]
 
     def start(self, place: int, target: str) -> None:
         """Write down that a job is about to be started."""
         self._db.execute("UPDATE inputs SET state = 'running', target = ? WHERE place = ?", (target, place))
+
+    def note_job(self, place: int, job: str) -> None:
+        """Write down what the target calls the job: whoever goes on with a killed batch can follow it."""
+        self._db.execute("UPDATE inputs SET job = ? WHERE place = ?", (job, place))
 
     def finish(self, place: int, record: Record) -> None:
         """Write down an input's result."""
@@ -329,7 +336,7 @@ class Journal:
         self._attempt(place, record)
         self._db.execute(
             "UPDATE inputs SET state = 'waiting', failures = failures + ?, generation = generation + ?,"
-            " target = CASE WHEN ? THEN target END WHERE place = ?",
+            " target = CASE WHEN ? THEN target END, job = NULL WHERE place = ?",
             (counts, not same, same, place),
         )
 
@@ -337,8 +344,8 @@ class Journal:
         """Let an input wait again, as if nothing had been; `started`: there was a job, and it was cancelled."""
         self._db.execute(
             "UPDATE inputs SET state = 'waiting', generation = generation + ?, target = CASE WHEN ? THEN NULL ELSE"
-            " target END WHERE place = ?",
-            (started, started, place),
+            " target END, job = CASE WHEN ? THEN NULL ELSE job END WHERE place = ?",
+            (started, started, started, place),
         )
 
     # Reading ----------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def render_batch_report(summary: BatchSummary, journal: Journal, *, versions: Ma
         _histogram(journal, "queue_seconds", "Time in the queue", summary.queue),
     ]
     listed = journal.read(
-        "SELECT label, status, reason, message, results.target, job, cut_off, failures FROM results JOIN inputs USING (place)"
+        "SELECT label, status, reason, message, results.target, results.job, cut_off, failures FROM results JOIN inputs USING (place)"
         " WHERE status <> 'completed' ORDER BY place LIMIT ?",
         _LISTED,
     )

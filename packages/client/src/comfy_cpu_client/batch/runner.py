@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from comfy_cpu_client.batch.health import TargetState
@@ -87,7 +87,13 @@ class _Answered:
     problem: str | None
 
 
-_Event = Ended | _Answered
+@dataclass(frozen=True)
+class _Submitted:
+    place: int
+    job: str
+
+
+_Event = Ended | _Answered | _Submitted
 
 
 class BatchRunner:
@@ -204,15 +210,24 @@ class BatchRunner:
         for one in found:
             self._after = one.place
             self._known[one.place] = one
-            runner = self._runners.get(one.target or "")
-            bound = one.target if runner is not None and runner.has_keys else None
+            bound = one.target if self._may_be_found(one) else None
+            if bound is None:
+                self._known[one.place] = replace(one, job=None)
             self._scheduler.offer(Item(one.place, one.failures, bound))
         if self._left is not None:
             self._left -= len(found)
 
+    def _may_be_found(self, one: Waiting) -> bool:
+        """Whether the job of an input that was cut off can be asked for where it was."""
+        runner = self._runners.get(one.target or "")
+        return runner is not None and (runner.has_keys or (runner.keeps_jobs and one.job is not None))
+
     def _take(self, event: _Event, now: float) -> None:
         if isinstance(event, _Answered):
             self._scheduler.answered(event.target, event.problem, now)
+            return
+        if isinstance(event, _Submitted):
+            self._journal.note_job(event.place, event.job)
             return
         one = self._known[event.place]
         self._flying.pop(event.place, None)
@@ -224,15 +239,12 @@ class BatchRunner:
         if again is not None:
             self._journal.retry(event.place, event.record, same=again.same, counts=event.verdict.counts)
             self._counts["retried"] = self._counts.get("retried", 0) + event.verdict.counts
-            self._known[event.place] = Waiting(
-                one.place,
-                one.generation + (not again.same),
-                again.item.failures,
-                again.item.target,
-                one.label,
-                one.folder,
-                one.files,
-                one.values,
+            self._known[event.place] = replace(
+                one,
+                generation=one.generation + (not again.same),
+                failures=again.item.failures,
+                target=again.item.target,
+                job=None,
             )
             return
         del self._known[event.place]
@@ -269,7 +281,7 @@ class BatchRunner:
             thread = threading.Thread(target=self._work, name="comfy-cpu-batch", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._tasks.put(lambda: runner.run(one))
+        self._tasks.put(lambda: runner.run(one, lambda job: self._events.put(_Submitted(one.place, job))))
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
@@ -314,6 +326,9 @@ class BatchRunner:
 
     def _put_away(self, event: _Event) -> None:
         if isinstance(event, _Answered) or event.place not in self._known:
+            return
+        if isinstance(event, _Submitted):
+            self._journal.note_job(event.place, event.job)
             return
         one = self._known.pop(event.place)
         self._flying.pop(event.place, None)

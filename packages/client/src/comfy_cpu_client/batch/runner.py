@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -127,12 +128,16 @@ class BatchRunner:
         self._fail_fast = fail_fast
         self._on_progress = on_progress
         self._clock = clock
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._tasks: queue.SimpleQueue[Callable[[], _Event] | None] = queue.SimpleQueue()
+        # An event leaves only when the journal has it: an interrupt may come anywhere.
+        self._events: deque[_Event] = deque()
+        self._happened = threading.Event()
+        self._tasks: queue.SimpleQueue[tuple[int, Callable[[], Ended]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._begun: set[int] = set()
+        self._closing = False
         self._known: dict[int, Waiting] = {}
         self._flying: dict[int, str] = {}
-        self._unread: list[_Event] = []
         self._after = 0
         self._counts = journal.counts()
         self._stop: Literal["no", "failed"] | ComfyCpuError = "no"
@@ -165,7 +170,8 @@ class BatchRunner:
         while True:
             with self._journal.transaction():
                 now = self._clock()
-                for event in self._unread:
+                events = list(self._events)
+                for event in events:
                     self._take(event, now)
                 actions = []
                 if self._stop == "no":
@@ -174,7 +180,7 @@ class BatchRunner:
                     for action in actions:
                         if isinstance(action, Start):
                             self._journal.start(action.item.place, action.target)
-            self._unread.clear()
+            self._drop(events)
             for action in actions:
                 self._do(action)
             self._tell()
@@ -186,16 +192,24 @@ class BatchRunner:
             self._listen(self._scheduler.wake_at(now))
 
     def _listen(self, wake_at: float | None) -> None:
-        """Wait for something to happen, and take all that has."""
+        """Wait for something to happen."""
         seconds = 1.0 if self._on_progress is not None else 60.0
         if wake_at is not None:
             seconds = min(seconds, max(0.0, wake_at - self._clock()))
-        try:
-            self._unread.append(self._events.get(timeout=seconds))
-            while True:
-                self._unread.append(self._events.get_nowait())
-        except queue.Empty:
-            return
+        self._happened.wait(seconds)
+        self._happened.clear()
+
+    def _put(self, event: _Event) -> None:
+        """Tell the loop what happened; from any thread."""
+        self._events.append(event)
+        self._happened.set()
+
+    def _drop(self, events: Sequence[_Event]) -> None:
+        for event in events:
+            if isinstance(event, Ended):
+                with self._lock:
+                    self._begun.discard(event.place)
+            self._events.popleft()
 
     def _feed(self) -> None:
         wanted = self._scheduler.wants
@@ -271,7 +285,7 @@ class BatchRunner:
         if isinstance(action, Ask):
             target = action.target
             threading.Thread(
-                target=lambda: self._events.put(_Answered(target, runner.health())), name="comfy-cpu-ask", daemon=True
+                target=lambda: self._put(_Answered(target, runner.health())), name="comfy-cpu-ask", daemon=True
             ).start()
             return
         one = self._known[action.item.place]
@@ -281,11 +295,16 @@ class BatchRunner:
             thread = threading.Thread(target=self._work, name="comfy-cpu-batch", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._tasks.put(lambda: runner.run(one, lambda job: self._events.put(_Submitted(one.place, job))))
+        self._tasks.put((one.place, lambda: runner.run(one, lambda job: self._put(_Submitted(one.place, job)))))
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            self._events.put(task())
+            place, run = task
+            with self._lock:
+                if self._closing:
+                    continue
+                self._begun.add(place)
+            self._put(run())
 
     def _no_target(self) -> ComfyCpuError:
         targets = self._scheduler.targets.values()
@@ -299,19 +318,23 @@ class BatchRunner:
 
     def _wind_down(self) -> None:
         """Cancel what is under way, write down what ends all the same, and let the rest wait again."""
-        if self._flying or self._unread:
-            if self._flying:
-                for runner in self._runners.values():
-                    runner.cancel()
-            deadline = self._clock() + GRACE_S
-            while True:
-                with self._journal.transaction():
-                    for event in self._unread:
-                        self._put_away(event)
-                self._unread.clear()
-                if not self._flying or self._clock() >= deadline:
-                    break
-                self._listen(deadline)
+        with self._lock:
+            self._closing = True
+            for place in [place for place in self._flying if place not in self._begun]:
+                del self._flying[place]
+        if self._flying:
+            for runner in self._runners.values():
+                runner.cancel()
+        deadline = self._clock() + GRACE_S
+        while True:
+            events = list(self._events)
+            with self._journal.transaction():
+                for event in events:
+                    self._put_away(event)
+            self._drop(events)
+            if not self._flying or self._clock() >= deadline:
+                break
+            self._listen(deadline)
         # What still does not end stays "running" in the journal: it is cut off.
         with self._journal.transaction():
             for (place,) in self._journal.read("SELECT place FROM inputs WHERE state = 'running'"):

@@ -213,7 +213,9 @@ def test_a_worker_that_dies_and_comes_back(tmp_path: Path) -> None:
                 time.sleep(0.01)
             first.kill()
             with WorkerServer(tmp_path, "--port", str(port)):
-                assert run.wait(60).ok
+                result = run.wait(60)
+    assert result.ok
+    assert any("ran it a second time" in warning for warning in result.warnings)
 
 
 def test_a_bare_url_of_something_else(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def _show(key: str) -> Callable[[Execution, dict[str, Any]], Any]:
 
 
 def _crash(run: Execution, inputs: dict[str, Any]) -> Any:
+    run.sleep(0.1)  # so that what was said before has left
     run.server.crash(str(inputs.get("how", "kill")))
     raise Interrupted
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -198,7 +199,7 @@ class FakeQueue:
                 "workerId": "w1",
                 **script.says,
             }
-        if state == script.final and state in FINAL and not job.cancelled:
+        if state == script.final and (script.ignore_cancel or not job.cancelled):
             if job.asked > script.empty and script.output is not None:
                 document["output"] = script.output
             if script.error is not None:
@@ -240,7 +241,7 @@ class FakeRunPod:
         files: path → bytes that are served to everybody: a bucket.
     """
 
-    def __init__(self, *queues: FakeQueue, key: str | None = KEY) -> None:
+    def __init__(self, *queues: FakeQueue, key: str | None = KEY, tls: ssl.SSLContext | None = None) -> None:
         self.queues = {queue.endpoint: queue for queue in queues or (FakeQueue(),)}
         self.queue = next(iter(self.queues.values()))
         self.key = key
@@ -272,7 +273,9 @@ class FakeRunPod:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/v2"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}/v2"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> FakeRunPod:

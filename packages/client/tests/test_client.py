@@ -181,3 +181,27 @@ def test_a_key_reaches_the_target_and_no_repr(target: Any) -> None:
 def test_a_target_that_keeps_no_runs(target: Any, call: Any) -> None:
     with pytest.raises(UsageError, match="keeps no runs"):
         call(Client("fake"))
+
+
+def test_a_key_for_paid_nodes_is_handed_over_and_not_shown(target: Any) -> None:
+    Client("fake").run(PROMPT, comfy_org_api_key="hunter2")
+    (request,) = target.requests
+    assert request.comfy_org_api_key == "hunter2"
+    assert "hunter2" not in repr(request)
+
+
+def test_a_target_that_knows_node_classes_is_asked_once(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[None] = []
+
+    def object_info() -> dict[str, Any]:
+        asked.append(None)
+        return {"Cut": {"input": {"required": {"strength": ["FLOAT", {}]}}, "output": ["IMAGE"]}}
+
+    client = Client("fake")
+    assert "Cut" not in client.signatures()
+    monkeypatch.setattr(target, "object_info", object_info, raising=False)
+    client = Client("fake")
+    assert asked == []
+    assert client.run(PROMPT).changes["unknown"] == [{"node_id": "1", "class_type": "LoadImage"}]  # type: ignore[index]
+    assert client.signatures()["Cut"].outputs == ("IMAGE",)
+    assert asked == [None]

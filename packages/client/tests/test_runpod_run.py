@@ -327,7 +327,13 @@ def test_endpoints_that_are_away_are_tried_in_turn() -> None:
 def test_the_patience_with_one_that_is_away_has_an_end() -> None:
     world = World(trouble={"run": [Trouble(lambda: unreachable(sent=False))] * 1000})
     assert isinstance(world.error(), TargetUnreachable)
+    assert 5 <= world.run.seconds <= 10
+    world = World(keyed=True, trouble={"run": [Trouble(lambda: unreachable(sent=True))] * 1000})
+    assert isinstance(world.error(), SubmissionUnknown)
     assert 60 <= world.run.seconds <= 80
+    world = World(trouble={"run": [Trouble(busy)] * 1000}, limits=RunLimits(life_s=1e6))
+    assert isinstance(world.error(), TargetBusy)
+    assert 600 <= world.run.seconds <= 630
 
 
 # --- following ----------------------------------------------------------------------------------------------------------
@@ -445,3 +451,19 @@ def test_times_of_a_clock_that_was_set_are_held_within_what_it_took() -> None:
     result = World(script=Script(run_s=3, says={"delayTime": 9e12, "executionTime": -4})).result()
     assert 0 <= result.queue_seconds <= 4
     assert 2 <= result.execution_seconds <= 4
+
+
+def test_what_completes_behind_the_deadline_has_timed_out_as_everywhere() -> None:
+    world = World(script=Script(run_s=5.5, ignore_cancel=True), limits=RunLimits(deadline=5.0))
+    result = world.result()
+    assert world.run.answer is not None
+    assert world.run.answer.state == "COMPLETED"
+    assert (result.status, result.outputs) == ("timed_out", ())
+    # Who only cancels gets what came of it.
+    assert World(script=Script(run_s=5.5, ignore_cancel=True), cancel_at=5.0).result().ok
+
+
+def test_a_job_that_was_cut_off_says_so() -> None:
+    result = World(script=Script(says={"cut_off": True, "attempts": 2})).result()
+    assert result.ok
+    assert "a second time" in result.warnings[0]

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from comfy_cpu_client import FileInput, sole_input
-from comfy_cpu_client.values import read_value
+from comfy_cpu_client.values import read_file
 from comfy_cpu_core.errors import InputError, WorkflowError
 from comfy_cpu_core.workflow import load
 
 
 def read(value: Any) -> FileInput:
-    return read_value("input 1.image", "1.image", value)
+    return read_file("input 1.image", "1.image", value)
 
 
 def pixels(file: FileInput) -> np.ndarray:

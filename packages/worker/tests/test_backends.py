@@ -33,6 +33,21 @@ def test_workflows_that_can_be_read_are_warmed_up(
     assert len([record for record in caplog.records if "not warmed up" in record.getMessage()]) == warm_up
 
 
+def test_the_limits_of_the_settings_reach_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comfy_cpu_worker.backends import engine
+
+    given: list[engine.EngineOptions] = []
+
+    def note(options: engine.EngineOptions, **_more: object) -> None:
+        given.append(options)
+
+    monkeypatch.setattr(engine, "EngineBackend", note)
+    environ = {"COMFY_CPU_MEMORY": "2000000000", "COMFY_CPU_HANG": "30", "COMFY_CPU_MODELS": str(tmp_path)}
+    open_backend(WorkerSettings.from_environ(environ))
+    (options,) = given
+    assert (options.memory_bytes, options.hang_s, options.models) == (2_000_000_000, 30.0, tmp_path)
+
+
 def test_a_directory_of_workflows_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no directory of workflows"):
         open_backend(WorkerSettings(workflows=tmp_path / "nowhere"))

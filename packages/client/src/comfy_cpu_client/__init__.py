@@ -7,6 +7,9 @@
     with Client("embedded") as client:
         result = client.run("workflow.json", inputs={"1.image": "photo.jpg"})
         result.images[0].save("out.png")
+
+``Client("runpod://ENDPOINT_ID")``, ``Client("http://127.0.0.1:8000")`` (a ``comfy-cpu serve``) and
+``Client("comfyui+http://127.0.0.1:8188")`` take and give the same.
 """
 
 from comfy_cpu_client.client import Client

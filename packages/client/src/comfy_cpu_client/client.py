@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from comfy_cpu_client.prepare import Prepared, prepare, sole_input
 from comfy_cpu_client.run import ProgressLog, Run
 from comfy_cpu_client.targets import KeepsJobs, open_target, without_secrets
-from comfy_cpu_client.values import FileValue, read_value
+from comfy_cpu_client.values import FileValue, read_file
 from comfy_cpu_core.errors import UsageError
 from comfy_cpu_core.plugins import get_plugins
 from comfy_cpu_core.registry import NodeRegistry, get_registry
@@ -18,9 +18,10 @@ from comfy_cpu_core.results import EventSink, KnowsNodes, Progress, Result, Targ
 
 if TYPE_CHECKING:
     from comfy_cpu_client.batch import BatchSummary
+    from comfy_cpu_core.nodes import NodeSignature
     from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["Client"]
+__all__ = ["Client", "FileValue", "Run", "read_file", "without_secrets"]
 
 
 class Client:
@@ -61,6 +62,16 @@ class Client:
         """Whether the target can run something."""
         return self._target.health()
 
+    def signatures(self) -> Mapping[str, NodeSignature]:
+        """class_type → what it takes and gives, of every node class that can be told of before a run.
+
+        A target that knows node classes of its own is asked for them the first time.
+
+        Raises:
+            TargetError: the target cannot be asked.
+        """
+        return self._known_nodes().signatures
+
     def prepare(
         self,
         workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
@@ -72,12 +83,10 @@ class Client:
     ) -> Prepared:
         """Read a workflow, set its inputs and convert it for a CPU, without running it.
 
-        A target that knows node classes of its own is asked for them the first time.
-
         Raises:
             WorkflowError: the workflow cannot be read, or has no such node or input.
             InputError: a file cannot be read.
-            TargetError: the target cannot be asked.
+            TargetError: see `signatures`.
         """
         # Imported here because every `comfy-cpu --help` imports this module.
         from comfy_cpu_core.workflow import Workflow, load
@@ -88,8 +97,8 @@ class Client:
             inputs = {sole_input(loaded): inputs}
         return prepare(
             loaded,
-            inputs={key: read_value(f"input {key}", key, value) for key, value in (inputs or {}).items()},
-            files={name: read_value(f"file {name}", name, value).data for name, value in (files or {}).items()},
+            inputs={key: read_file(f"input {key}", key, value) for key, value in (inputs or {}).items()},
+            files={name: read_file(f"file {name}", name, value).data for name, value in (files or {}).items()},
             values=set or {},
             plugins=self._plugins,
             registry=registry,
@@ -109,7 +118,7 @@ class Client:
         idempotency_key: str | None = None,
         on_event: EventSink | None = None,
     ) -> Run:
-        """Start a run and come back when the target has it.
+        """Start a run and come back when the target has it, or is to be asked again because it is busy.
 
         Args:
             workflow: a path, the JSON as bytes or as a dict, or a loaded `Workflow`; API or UI format.
@@ -132,6 +141,11 @@ class Client:
         log = ProgressLog(on_event)
         request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
         return Run(self._target.submit(request, on_event=log), prepared, log)
+
+    @property
+    def has_idempotency_keys(self) -> bool:
+        """Whether the target tells by a key that it was asked to run the same job before."""
+        return bool(getattr(self._target, "has_idempotency_keys", False))
 
     def run(
         self,
@@ -160,11 +174,6 @@ class Client:
         except BaseException:
             run.cancel()
             raise
-
-    @property
-    def has_idempotency_keys(self) -> bool:
-        """Whether the target tells by a key that it was asked to run the same job before."""
-        return bool(getattr(self._target, "has_idempotency_keys", False))
 
     @property
     def keeps_runs(self) -> bool:

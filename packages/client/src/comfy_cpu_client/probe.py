@@ -39,15 +39,14 @@ def probe(url: str, options: Mapping[str, Any]) -> Literal["worker", "comfyui"]:
         raise UsageError("the target is no URL with a host", remedy="write http://HOST:8000 or http://HOST:8188")
     netloc = f"[{host}]" if ":" in host else host
     root = f"{parts.scheme}://{netloc}{f':{port}' if port is not None else ''}"
-    pool = SessionPool("a target at a URL")
+    pool = SessionPool("a target at a URL", proxy=options.get("proxy"))
     verify: bool | str | Path = options.get("verify", True)
-    proxy = options.get("proxy")
     try:
-        status, document = _get(pool, f"{root}/healthz", root, ca_bundle(verify), proxy)
+        status, document = _get(pool, f"{root}/healthz", root, ca_bundle(verify))
         if status == 200 and document.get("service") == "comfy-cpu-worker":
             return "worker"
         path = parts.path.rstrip("/")
-        status, document = _get(pool, f"{root}{path}/system_stats", root, ca_bundle(verify), proxy)
+        status, document = _get(pool, f"{root}{path}/system_stats", root, ca_bundle(verify))
     finally:
         pool.close()
     # One that wants a login is asked with it later; our worker tells everybody who it is.
@@ -59,9 +58,7 @@ def probe(url: str, options: Mapping[str, Any]) -> Literal["worker", "comfyui"]:
     )
 
 
-def _get(
-    pool: SessionPool, url: str, where: str, verify: bool | str, proxy: str | None
-) -> tuple[int, Mapping[str, Any]]:
+def _get(pool: SessionPool, url: str, where: str, verify: bool | str) -> tuple[int, Mapping[str, Any]]:
     import requests
 
     try:
@@ -71,7 +68,7 @@ def _get(
                 url,
                 auth=lambda request: request,  # nothing of ~/.netrc, either
                 verify=verify,
-                proxies={"http": proxy, "https": proxy} if proxy is not None else None,
+                proxies=pool.proxies,
                 timeout=_SECONDS,
                 allow_redirects=False,
                 stream=True,

@@ -10,18 +10,19 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from comfy_cpu_core.errors import UsageError
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["SessionPool", "ca_bundle", "failure_reason", "may_be_sent"]
+__all__ = ["SessionPool", "ca_bundle", "failure_reason", "may_be_sent", "read_body"]
 
 #: A connection that was idle for longer is not used again: the server may have closed it this moment, and then nobody
 #: could tell whether a request on it arrived.
 _IDLE_SECONDS = 4.0
+_CHUNK = 64 * 1024
 
 
 class SessionPool:
@@ -29,24 +30,29 @@ class SessionPool:
 
     Args:
         what: who needs the library, for the message.
+        proxy: the URL of a proxy; None for what the environment says; False for none.
 
     Raises:
         UsageError: ``requests`` is not installed.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, proxy: str | Literal[False] | None = None) -> None:
         try:
             import requests  # noqa: F401
         except ImportError:
             raise UsageError(f"{what} needs requests", remedy="pip install 'comfy-cpu-client[remote]'") from None
+        self._proxy = proxy
         self._idle: deque[tuple[float, requests.Session]] = deque()
+
+    @property
+    def proxies(self) -> dict[str, str] | None:
+        """What each request is to have as `proxies`: a session's own would give way to those of the environment."""
+        return {"http": self._proxy, "https": self._proxy} if self._proxy else None
 
     @contextmanager
     def session(self) -> Iterator[requests.Session]:
         """A session that nobody else has; it is not used again if the block ends with an exception."""
-        import requests
-
-        session = self._take() or requests.Session()
+        session = self._take() or self._open()
         try:
             yield session
         except BaseException:
@@ -59,6 +65,13 @@ class SessionPool:
         while self._idle:
             self._idle.pop()[1].close()
 
+    def _open(self) -> requests.Session:
+        import requests
+
+        session = requests.Session()
+        session.trust_env = self._proxy is not False
+        return session
+
     def _take(self) -> requests.Session | None:
         """The session that was used last, if that is not long ago."""
         try:
@@ -70,6 +83,16 @@ class SessionPool:
         session.close()
         self.close()  # the others are older
         return None
+
+
+def read_body(response: requests.Response) -> Iterator[bytes]:
+    """The body, piece by piece as it comes, so that one that drips in holds up nobody's deadline.
+
+    Raises:
+        requests.RequestException, urllib3.exceptions.HTTPError: the connection broke.
+    """
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        yield chunk
 
 
 def ca_bundle(verify: bool | str | Path) -> bool | str:
@@ -88,7 +111,7 @@ def ca_bundle(verify: bool | str | Path) -> bool | str:
     return str(named)
 
 
-def may_be_sent(error: requests.RequestException) -> bool:
+def may_be_sent(error: Exception) -> bool:
     """Whether a request that failed may have arrived."""
     import requests
     import urllib3

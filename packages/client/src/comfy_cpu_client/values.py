@@ -8,7 +8,7 @@ from comfy_cpu_client.pictures import ArrayLike, Picture, PictureLike, encode_pi
 from comfy_cpu_client.prepare import FileInput
 from comfy_cpu_core.errors import InputError
 
-__all__ = ["MAX_FILE_BYTES", "FileValue", "read_value"]
+__all__ = ["MAX_FILE_BYTES", "FileValue", "read_file"]
 
 #: What a file input may be: a path, bytes, bytes with a name, a picture of Pillow, or an array.
 FileValue = str | Path | bytes | FileInput | PictureLike
@@ -17,7 +17,7 @@ FileValue = str | Path | bytes | FileInput | PictureLike
 MAX_FILE_BYTES = 2**30
 
 
-def read_value(what: str, key: str, value: FileValue) -> FileInput:
+def read_file(what: str, key: str, value: FileValue) -> FileInput:
     """A file input as a file.
 
     Args:
@@ -33,7 +33,7 @@ def read_value(what: str, key: str, value: FileValue) -> FileInput:
     if isinstance(value, bytes):
         return FileInput(f"{name}.bin", value)
     if isinstance(value, str | Path):
-        return _read_file(what, Path(value))
+        return _read_path(what, Path(value))
     if isinstance(value, Picture | ArrayLike):
         return FileInput(f"{name}.png", encode_picture(what, value))
     raise InputError(
@@ -41,7 +41,7 @@ def read_value(what: str, key: str, value: FileValue) -> FileInput:
     )
 
 
-def _read_file(what: str, path: Path) -> FileInput:
+def _read_path(what: str, path: Path) -> FileInput:
     try:
         with path.open("rb") as file:  # may be a pipe: its size is known at its end
             data = file.read(MAX_FILE_BYTES + 1)

@@ -43,4 +43,4 @@ class Backoff:
             self._crashes = 0
         self._since = None
         self._crashes += 1
-        return min(self._first_s * 2 ** min(self._crashes - 1, 30), self._longest_s)
+        return min(self._first_s * 2.0 ** min(self._crashes - 1, 30), self._longest_s)

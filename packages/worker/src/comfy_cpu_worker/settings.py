@@ -38,6 +38,8 @@ class WorkerSettings:
         comfyui: where ComfyUI is, for the back end of that name.
         warm_up: whether the models of the workflows are loaded before the worker is ready.
         refresh_worker: whether a fresh process is started behind every job.
+        memory_bytes: the most memory that the engine's process may allocate; None for no limit of ours.
+        hang_s: a process that gives no sign of life for that long is replaced.
         limits: what a job may ask for.
         urls: where URLs in jobs may lead; None if jobs may have none.
         webhooks: where webhooks may lead; None if jobs may have none.
@@ -67,6 +69,8 @@ class WorkerSettings:
     comfyui: Path | None = None
     warm_up: bool = True
     refresh_worker: bool = False
+    memory_bytes: int | None = None
+    hang_s: float = 120.0
     limits: JobLimits = field(default_factory=JobLimits)
     urls: UrlPolicy | None = None
     webhooks: UrlPolicy | None = None
@@ -109,6 +113,8 @@ class WorkerSettings:
             comfyui=env.path("COMFYUI_PATH"),
             warm_up=env.flag("COMFY_CPU_WARM_UP", cls.warm_up),
             refresh_worker=env.flag("REFRESH_WORKER", cls.refresh_worker),
+            memory_bytes=env.integer("COMFY_CPU_MEMORY", 0, least=0, most=10**15) or None,
+            hang_s=env.seconds("COMFY_CPU_HANG", cls.hang_s, least=5),
             limits=_job_limits(env, urls=urls is not None),
             urls=urls,
             webhooks=_url_policy(env, "COMFY_CPU_WEBHOOKS"),

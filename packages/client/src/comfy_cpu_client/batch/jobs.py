@@ -18,7 +18,7 @@ from comfy_cpu_client.client import Client
 from comfy_cpu_client.payload import choose_outputs
 from comfy_cpu_client.prepare import Prepared, add_files
 from comfy_cpu_client.run import Run
-from comfy_cpu_client.values import read_value
+from comfy_cpu_client.values import read_file
 from comfy_cpu_core.errors import ComfyCpuError, DeadlineExceeded, InputError
 from comfy_cpu_core.results import Result
 from comfy_cpu_core.workflow import Workflow
@@ -191,7 +191,7 @@ class JobRunner:
 
     def _prepare(self, one: Waiting) -> Prepared:
         prepared = self._converted(one.values)
-        files = {key: read_value(f"input {key}", key, path) for key, path in one.files.items()}
+        files = {key: read_file(f"input {key}", key, path) for key, path in one.files.items()}
         return add_files(prepared, files)
 
     def _converted(self, values: Mapping[str, Any]) -> Prepared:

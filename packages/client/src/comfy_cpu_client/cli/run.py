@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from comfy_cpu_client.values import FileValue
 
 __all__ = ["exit_code", "run"]
+
+_NODE_INPUT = re.compile(r"[\d:]+\.\w+")
 
 
 @click.command()
@@ -121,7 +124,8 @@ def run(
 def _files(inputs: tuple[str, ...]) -> Mapping[str, FileValue] | FileValue:
     """The files by ``NODE.INPUT``; or the one that came without."""
     unnamed = [text for text in inputs if "=" not in text]
-    if not unnamed:
+    forgotten = any(_NODE_INPUT.fullmatch(text) and not Path(text).exists() for text in unnamed)
+    if not unnamed or forgotten:  # 1.image alone: what is to come behind it is missing
         return dict(parse_input_files(inputs))
     if len(inputs) > 1:
         raise UsageError(

@@ -123,15 +123,14 @@ class ComfyUIJob:
 
     def _follow(self) -> None:
         run = self._run
+        wait_s = 0.0
         while not run.over:
-            now = time.monotonic()
+            self._listen(min(wait_s, _LISTEN_SECONDS))  # first: what it says last, a server that dies has said before
             if self._cancel.is_set():
-                run.cancel(now)
-            ask, wait_s = run.next(now)
+                run.cancel(time.monotonic())
+            ask, wait_s = run.next(time.monotonic())
             if ask is not None:
                 self._do(ask)
-            elif not run.over:
-                self._listen(min(wait_s, _LISTEN_SECONDS))
         if run.error is not None:
             raise run.error
 
@@ -168,19 +167,25 @@ class ComfyUIJob:
                 run.failed(ask, error, time.monotonic())
 
     def _listen(self, timeout_s: float) -> None:
-        if self._websocket is None:
-            if self._cancel.is_set():
-                time.sleep(timeout_s)
-            else:
-                self._cancel.wait(timeout_s)
-            return
-        try:
-            raw = self._websocket.receive(timeout_s)
-        except Closed:
-            self._close_websocket()
-            self._run.disconnected(time.monotonic())
-            return
-        told = parse_message(raw) if raw is not None else None
+        """Take what the websocket says; wait for it no longer than that."""
+        while self._websocket is not None:
+            try:
+                raw = self._websocket.receive(timeout_s)
+            except Closed:
+                self._close_websocket()
+                self._run.disconnected(time.monotonic())
+                return
+            if raw is None:
+                return
+            self._take(raw)
+            timeout_s = 0.0
+        if self._cancel.is_set():
+            time.sleep(timeout_s)
+        else:
+            self._cancel.wait(timeout_s)
+
+    def _take(self, raw: str | bytes) -> None:
+        told = parse_message(raw)
         if isinstance(told, Preview):
             if self._on_preview is not None and told.prompt_id in {None, self.id}:
                 self._call(self._on_preview, told)

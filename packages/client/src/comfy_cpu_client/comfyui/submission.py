@@ -25,6 +25,9 @@ __all__ = ["Accepted", "Submission"]
 #: An input that no node has. It makes a node another one for ComfyUI's cache and is not handed to it.
 _RERUN = "comfy_cpu_run"
 
+# How long to wait for the first message on the websocket.
+_HELLO_SECONDS = 2.0
+
 # How long a prompt whose answer was lost is looked for, in seconds: to follow it, or to have it not run.
 _SEARCH_SECONDS, _WITHDRAW_SECONDS = 3.0, 1.0
 _SEARCH_AGAIN_SECONDS = 0.2
@@ -114,12 +117,16 @@ class Submission:
             self._websocket = self._transport.connect(self._client_id, deadline=self._deadline)
             if self._settings.on_preview is not None:
                 self._websocket.send(FEATURE_FLAGS)
+            # ComfyUI says hello when it knows whom to tell; what happens before that is told to nobody.
+            self._websocket.receive(_HELLO_SECONDS)
         except TargetRefused as error:
             if error.status in {401, 403}:
                 raise
             self._websocket_possible = error.transient
-        except (TargetUnreachable, Closed):
+        except TargetUnreachable:
             pass  # the requests that follow will tell whether anything is there
+        except Closed:
+            self._websocket = None
 
     def _send(self, uses: list[FileUse]) -> tuple[Mapping[str, Mapping[str, Any]], Acceptance]:
         folder = self._settings.upload_folder

@@ -85,9 +85,9 @@ class ComfyUITarget:
             warnings=accepted.warnings,
             on_end=self._forget,
         )
-        with self._lock:
-            self._jobs.add(job)
         job.start()
+        if not self._remember(job):  # closed in the meantime
+            job.abandon(0.0)
         return job
 
     def object_info(self) -> Mapping[str, Any]:
@@ -137,6 +137,13 @@ class ComfyUITarget:
     def _ask(self, request: protocol.Request) -> protocol.Answer:
         deadline = time.monotonic() + _HEALTH_SECONDS
         return self._transport.send(request, deadline=deadline, attempts=1)
+
+    def _remember(self, job: ComfyUIJob) -> bool:
+        """Note a job for `close`; False if that was called already."""
+        with self._lock:
+            if job.status() in {"queued", "running"}:
+                self._jobs.add(job)
+            return not self._closed
 
     def _forget(self, job: ComfyUIJob) -> None:
         with self._lock:

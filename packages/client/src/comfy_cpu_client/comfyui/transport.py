@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import os
 import random
 import ssl
 import time
-from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from comfy_cpu_client.comfyui.address import Address, Settings
 from comfy_cpu_client.comfyui.protocol import Answer, Request
 from comfy_cpu_client.comfyui.refusals import refusal
 from comfy_cpu_client.errors import TargetRefused, TargetUnreachable
+from comfy_cpu_client.sessions import SessionPool, ca_bundle, failure_reason, may_be_sent, read_body
 from comfy_cpu_core.errors import DeadlineExceeded, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ __all__ = ["Closed", "Transport", "Websocket"]
 ATTEMPTS = 3
 
 _RETRY_SECONDS = 0.2
-_CHUNK = 64 * 1024
 _MAX_MESSAGE = 64 * 2**20
 _PING_SECONDS, _PONG_SECONDS = 20.0, 60.0  # a server that loads a model is slow to answer
 _CLOSE_SECONDS = 1.0
@@ -102,8 +99,8 @@ class Transport:
         self.where = address.url
         self._address = address
         self._settings = settings
-        self._sessions: deque[requests.Session] = deque()
-        self._verify = _bundle(settings)
+        self._pool = SessionPool("a ComfyUI target", proxy=settings.proxy)
+        self._verify = ca_bundle(settings.verify)
         self._ssl = _ssl_context(self._verify) if address.url.startswith("https:") else None
 
     def send(
@@ -170,12 +167,11 @@ class Transport:
         except TimeoutError:
             raise self._unreachable(f"opened no websocket within {timeout_s:g} s", sent=False) from None
         except (OSError, WebSocketException, ValueError, ImportError) as error:
-            raise self._unreachable(f"opened no websocket: {_reason(error)}", sent=False) from None
+            raise self._unreachable(f"opened no websocket: {failure_reason(error)}", sent=False) from None
 
     def close(self) -> None:
         """Close connections that are not in use."""
-        while self._sessions:
-            self._sessions.pop().close()
+        self._pool.close()
 
     def _send(self, request: Request, deadline: float | None, read_timeout_s: float) -> Answer:
         import requests
@@ -188,17 +184,16 @@ class Transport:
             options["files"] = {"image": (upload.filename, upload.data, "application/octet-stream")}
             options["data"] = {"subfolder": upload.subfolder, "type": "input"}
         connect_s, read_s = (min(s, _left(deadline)) for s in (self._settings.connect_timeout_s, read_timeout_s))
-        proxy = self._settings.proxy
         try:
             with (
-                self._session() as session,
+                self._pool.session() as session,
                 session.request(
                     request.method,
                     url,
                     params=dict(request.query),
                     auth=self._authorize,
                     verify=self._verify,
-                    proxies={"http": proxy, "https": proxy} if proxy else None,
+                    proxies=self._pool.proxies,
                     timeout=(connect_s, read_s),
                     headers={"Accept-Encoding": "identity"},
                     allow_redirects=False,
@@ -213,28 +208,11 @@ class Transport:
             what = f"was not there within {connect_s:g} s" if connecting else f"was silent for {read_s:g} s"
             raise self._unreachable(what, sent=not connecting) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise self._unreachable(_reason(error), sent=_may_be_sent(error)) from None
+            raise self._unreachable(failure_reason(error), sent=may_be_sent(error)) from None
         if response.status_code not in request.accepts:
             raise self._refusal(request, response.status_code, response.headers.get("Location"))
         size = response.headers.get("Content-Length", "")
         return Answer(url, response.status_code, body, int(size) if size.isdecimal() else len(body))
-
-    @contextmanager
-    def _session(self) -> Iterator[requests.Session]:
-        """A session that nobody else has: they share no state, and keep their connections."""
-        import requests
-
-        try:
-            session = self._sessions.pop()
-        except IndexError:
-            session = requests.Session()
-            session.trust_env = self._settings.proxy is not False
-        try:
-            yield session
-        except BaseException:
-            session.close()  # its connection may be in the middle of an answer
-            raise
-        self._sessions.append(session)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # As `auth`, since requests would put what ~/.netrc says in place of a mere header.
@@ -251,8 +229,8 @@ class Transport:
 
 
 def _chunks(response: requests.Response, deadline: float | None) -> Iterator[bytes]:
-    """The body, piece by piece as it comes: an answer that drips in must not hold up a deadline."""
-    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+    """The body; an answer that drips in must not hold up a deadline."""
+    for chunk in read_body(response):
         _left(deadline)
         yield chunk
 
@@ -269,18 +247,6 @@ def _left(deadline: float | None) -> float:
     return left
 
 
-def _bundle(settings: Settings) -> bool | str:
-    """What requests takes as `verify`; what the environment says is read here, so that the websocket has it too."""
-    if settings.verify is False:
-        return False
-    named = settings.verify if settings.verify is not True else os.environ.get("REQUESTS_CA_BUNDLE") or None
-    if named is None:
-        return True
-    if not Path(named).exists():
-        raise UsageError(f"there are no CA certificates at {named}", remedy="name a PEM file, or a directory of them")
-    return str(named)
-
-
 def _ssl_context(verify: bool | str) -> ssl.SSLContext:
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -295,36 +261,4 @@ def _ssl_context(verify: bool | str) -> ssl.SSLContext:
             return ssl.create_default_context(capath=bundle)
         return ssl.create_default_context(cafile=bundle)
     except OSError as error:
-        raise UsageError(f"the CA certificates in {bundle} cannot be read: {_reason(error)}") from None
-
-
-def _may_be_sent(error: Exception) -> bool:
-    """Whether a request that failed may have arrived."""
-    import requests
-    import urllib3
-
-    if isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError):
-        return False
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    return not isinstance(cause, urllib3.exceptions.NewConnectionError)
-
-
-def _reason(error: BaseException) -> str:
-    """Why a connection failed, in a few words; messages of the libraries may hold the URL of a proxy, with a password."""
-    seen: set[int] = set()
-    pending: list[Any] = [error]
-    while pending:
-        found = pending.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({found.verify_message})"
-        if isinstance(found, TimeoutError):
-            return "it went silent"
-        if isinstance(found, OSError) and found.strerror:
-            return found.strerror
-        if isinstance(found, ConnectionError | http.client.IncompleteRead):
-            return "the connection broke off"
-        pending += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
-    return type(error).__name__
+        raise UsageError(f"the CA certificates in {bundle} cannot be read: {failure_reason(error)}") from None

@@ -286,8 +286,8 @@ class QueueJob:
         with self._lock:
             if self._ended.is_set():
                 return
-            if self._run.error is not None or self._raised is not None:
-                self._set(None, self._raised or self._run.error)
+            if self._run.error is not None:
+                self._set(None, self._run.error)
                 return
             found = conclude(self._run)
         if isinstance(found, Received):
@@ -307,6 +307,8 @@ class QueueJob:
         with self._lock:
             if self._ended.is_set():
                 return
+            if self._raised is not None:
+                result, error = None, self._raised
             price = self._channel.settings.price_per_second
             self._result = with_figures(result, self._run, price) if result is not None else None
             self._error = error

@@ -159,6 +159,7 @@ class JobAnswer:
         details: a traceback, or empty.
         delay_s, execution_s: how long it waited and ran, as the endpoint says; None if it does not, or makes no sense.
         progress: what it tells of a job that runs.
+        cut_off: whether its worker died while it ran, so that it ran again.
     """
 
     id: str
@@ -169,6 +170,7 @@ class JobAnswer:
     delay_s: float | None = None
     execution_s: float | None = None
     progress: Sequence[Progress] = ()
+    cut_off: bool = False
 
     @property
     def ended(self) -> bool:
@@ -211,6 +213,7 @@ def parse_job(answer: Answer, job_id: str | None = None) -> JobAnswer:
         delay_s=_seconds(document.get("delayTime")),
         execution_s=_seconds(document.get("executionTime")),
         progress=tuple(_progress(told)),
+        cut_off=document.get("cut_off") is True,
     )
 
 

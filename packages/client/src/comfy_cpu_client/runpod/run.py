@@ -49,6 +49,8 @@ _MISSING, _EMPTY = 4, 3
 _AGAIN_SECONDS = (0.25, 2.0)
 # An endpoint that says that it is busy is given so many times the patience that one which says nothing is.
 _BUSY_PATIENCE = 10.0
+# Nothing is lost yet where nobody is there for the first request: the address may be wrong, and somebody waits.
+_FIRST_PATIENCE_SECONDS = 5.0
 
 
 class JobRun:
@@ -344,7 +346,11 @@ class JobRun:
 
     def _impatient(self, error: TargetError, now: float) -> bool:
         self._away_since = self._away_since if self._away_since is not None else now
-        patience_s = self._limits.patience_s * (_BUSY_PATIENCE if isinstance(error, TargetBusy) else 1.0)
+        patience_s = self._limits.patience_s
+        if isinstance(error, TargetBusy):
+            patience_s *= _BUSY_PATIENCE
+        elif self.job_id is None and not self.ambiguous:
+            patience_s = min(patience_s, _FIRST_PATIENCE_SECONDS)
         return now - self._away_since >= patience_s
 
     def _backoff(self, error: TargetError) -> float:

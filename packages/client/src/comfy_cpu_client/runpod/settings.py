@@ -37,11 +37,12 @@ class QueueSettings:
             progress is what the job's status says.
         previews: whether to have temporary pictures (PreviewImage) sent, too, as every other target gives them.
         price_per_second: what a second of execution costs, in any currency, for `Result.estimated_cost`.
-        patience_s: how long the endpoint may be away; ten times that if it says that it is busy.
+        patience_s: how long the endpoint may be away, once it may have the job; ten times that if it says that it is
+            busy.
         run_bytes, sync_bytes: the largest body that it takes.
         verify: False to trust any certificate, or a file or directory of CA certificates; True for those that
             ``REQUESTS_CA_BUNDLE`` names, or certifi's.
-        proxy: the URL of a proxy; None for what the environment says (``HTTPS_PROXY``, ``NO_PROXY``, …).
+        proxy: the URL of a proxy; None for what the environment says (``HTTPS_PROXY``, ``NO_PROXY``, …); False for none.
         connect_timeout_s: how long a connection may take.
         read_timeout_s: how long an answer may stand still.
     """
@@ -62,7 +63,7 @@ class QueueSettings:
     run_bytes: int = 10_000_000
     sync_bytes: int = 20_000_000
     verify: bool | str | Path = True
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | Literal[False] | None = field(default=None, repr=False)
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 60.0
 

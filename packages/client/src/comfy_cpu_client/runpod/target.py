@@ -60,7 +60,7 @@ class QueueTarget:
 
     @property
     def has_idempotency_keys(self) -> bool:
-        """Whether all endpoints tell by a key that they were asked to run the same job before."""
+        """Whether every endpoint tells by a key that it was asked to run the same job before."""
         return all(endpoint.keyed for endpoint in self._endpoints)
 
     def submit(self, request: RunRequest, *, on_event: EventSink | None = None) -> QueueJob:

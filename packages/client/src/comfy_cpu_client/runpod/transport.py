@@ -13,7 +13,7 @@ from comfy_cpu_client.runpod.address import Endpoint
 from comfy_cpu_client.runpod.protocol import Answer, Request
 from comfy_cpu_client.runpod.refusals import refusal
 from comfy_cpu_client.runpod.settings import QueueSettings
-from comfy_cpu_client.sessions import SessionPool, ca_bundle, failure_reason, may_be_sent
+from comfy_cpu_client.sessions import SessionPool, ca_bundle, failure_reason, may_be_sent, read_body
 from comfy_cpu_core.errors import TargetError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport"]
 
-_CHUNK = 64 * 1024
 #: Answers and files that are larger are not read: they would fill the memory.
 _MAX_BYTES = 2**30
 #: How often a file is asked for, and seconds until it is again.
@@ -39,7 +38,7 @@ class Transport:
     """
 
     def __init__(self, settings: QueueSettings) -> None:
-        self._pool = SessionPool("this target")
+        self._pool = SessionPool("this target", proxy=settings.proxy)
         self._settings = settings
         self._verify = ca_bundle(settings.verify)
         self._headers = {
@@ -121,16 +120,16 @@ class Transport:
         body: bytes | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
         import requests
+        import urllib3
 
         connect_s, read_s = (
             min(seconds, _left(until, where, sent=False))
             for seconds in (self._settings.connect_timeout_s, read_timeout_s)
         )
-        proxy = self._settings.proxy
 
         def authorize(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
             # As `auth`, since requests would put what ~/.netrc says in place of a mere header.
-            prepared.headers.update(headers)
+            prepared.headers.update({"Accept-Encoding": "identity", **headers})
             return prepared
 
         try:
@@ -142,7 +141,7 @@ class Transport:
                     data=body,
                     auth=authorize,
                     verify=self._verify,
-                    proxies={"http": proxy, "https": proxy} if proxy is not None else None,
+                    proxies=self._pool.proxies,
                     timeout=(connect_s, read_s),
                     allow_redirects=False,
                     stream=True,
@@ -153,14 +152,16 @@ class Transport:
             raise _unreachable(where, f"was silent for {read_s:g} s", sent=True) from None
         except requests.ConnectTimeout:
             raise _unreachable(where, f"was not there within {connect_s:g} s", sent=False) from None
-        except requests.RequestException as error:
+        except urllib3.exceptions.ReadTimeoutError:
+            raise _unreachable(where, f"was silent for {read_s:g} s", sent=True) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _unreachable(where, failure_reason(error), sent=may_be_sent(error)) from None
         return response.status_code, {name.lower(): value for name, value in response.headers.items()}, content
 
 
 def _chunks(response: Any, until: float | None, where: str) -> Iterator[bytes]:
     size = 0
-    for chunk in response.iter_content(_CHUNK):
+    for chunk in read_body(response):
         _left(until, where, sent=True)
         size += len(chunk)
         if size > _MAX_BYTES:

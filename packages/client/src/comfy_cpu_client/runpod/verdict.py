@@ -39,7 +39,7 @@ def conclude(run: JobRun) -> Received | Result:
 
 
 def with_figures(result: Result, run: JobRun, price_per_second: float | None = None) -> Result:
-    """The result with what the endpoint says of its times, and of an exception of the worker's, and its cost.
+    """The result with what the endpoint says of its times, of a worker that died and of its exceptions, and its cost.
 
     Args:
         price_per_second: of execution, in any currency.
@@ -51,6 +51,9 @@ def with_figures(result: Result, run: JobRun, price_per_second: float | None = N
         # No longer than it took as seen from here: the endpoint's clock may have been set meanwhile.
         most = run.seconds if run.submissions else float("inf")
         result = replace(result, queue_seconds=min(queued, most), execution_seconds=min(executed, most))
+        if answer.cut_off:
+            again = "the worker ended while the job ran, and ran it a second time"
+            result = replace(result, warnings=(*result.warnings, again))
         if answer.details and result.errors and not result.errors[0].details:
             first, *others = result.errors
             result = replace(result, errors=(replace(first, details=answer.details), *others))

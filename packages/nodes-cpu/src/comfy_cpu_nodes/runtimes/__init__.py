@@ -17,6 +17,7 @@ from comfy_cpu_nodes.runtimes.onnx import (
     OnnxRuntime,
     Precision,
     TensorInfo,
+    import_onnx_runtime,
     installed_onnx_runtimes,
     load_onnx,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Precision",
     "Resident",
     "TensorInfo",
+    "import_onnx_runtime",
     "installed_onnx_runtimes",
     "is_stand_in",
     "load_onnx",

@@ -13,14 +13,16 @@ import numpy as np
 from comfy_cpu_nodes.runtimes._openvino_graph import fold_upsampling, to_bfloat16
 from comfy_cpu_nodes.runtimes._process import resident_bytes, return_freed_memory
 from comfy_cpu_nodes.runtimes._session import POLL_SECONDS, Array, Check, Session, TensorInfo
+from comfy_cpu_nodes.runtimes.openvino_library import import_openvino
 
 __all__ = ["OpenvinoSession", "supports_bf16"]
+
+# This module is imported when a model is to be loaded; whoever imports openvino behind it gets the same module.
+ov = import_openvino()
 
 
 @lru_cache(maxsize=1)
 def _core() -> Any:
-    import openvino as ov
-
     return ov.Core()
 
 
@@ -42,8 +44,6 @@ class OpenvinoSession(Session):
     """
 
     def __init__(self, path: Path, *, precision: str, threads: int) -> None:
-        import openvino as ov
-
         before = resident_bytes()
         model, self._compiled = _compiled(path, precision, _properties(precision, threads))
         self.inputs = tuple(_tensor_info(port) for port in model.inputs)

@@ -30,6 +30,7 @@ __all__ = [
     "OnnxRuntime",
     "Precision",
     "TensorInfo",
+    "import_onnx_runtime",
     "installed_onnx_runtimes",
     "load_onnx",
 ]
@@ -173,6 +174,19 @@ def load_onnx(path: Path, *, name: str, precision: Precision = "auto") -> OnnxMo
 def installed_onnx_runtimes() -> tuple[OnnxRuntime, ...]:
     """The runtimes that are installed, the preferred one first."""
     return tuple(name for name in get_args(OnnxRuntime) if find_spec(name) is not None)
+
+
+def import_onnx_runtime() -> None:
+    """Import the library that the next model will be loaded with, which takes some tenths of a second the first time.
+
+    Raises:
+        ComfyCpuError: there is none, or it is not the one that the environment asks for.
+        ImportError: it cannot be imported.
+    """
+    if _choose_runtime(os.environ.get(RUNTIME_VARIABLE, "")) == "openvino":
+        from comfy_cpu_nodes.runtimes import _openvino  # noqa: F401
+    else:
+        import onnxruntime  # noqa: F401
 
 
 def _choose_runtime(wanted: str) -> OnnxRuntime:

@@ -14,6 +14,9 @@ __all__ = ["open_backend"]
 
 log = logging.getLogger(__name__)
 
+#: Results of earlier runs that the engine keeps: less than its default, since jobs seldom bring the same picture twice.
+RESULT_CACHE_BYTES = 64 * 2**20
+
 
 def open_backend(settings: WorkerSettings) -> Backend:
     """Make the back end that the settings name; nothing is started.
@@ -28,7 +31,13 @@ def open_backend(settings: WorkerSettings) -> Backend:
         return ComfyUIBackend.from_settings(settings, environ=os.environ, workflows=workflows)
     from comfy_cpu_worker.backends.engine import EngineBackend, EngineOptions
 
-    return EngineBackend(EngineOptions(models=settings.models), environ=os.environ, workflows=workflows)
+    options = EngineOptions(
+        models=settings.models,
+        cache_bytes=RESULT_CACHE_BYTES,
+        memory_bytes=settings.memory_bytes,
+        hang_s=settings.hang_s,
+    )
+    return EngineBackend(options, environ=os.environ, workflows=workflows)
 
 
 def _workflows(settings: WorkerSettings) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,6 @@ belongs to whatever nodes print. When the worker's end of the socket is closed, 
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import queue
@@ -36,9 +33,6 @@ __all__ = ["main"]
 
 #: Steps of progress that come faster than this are left out, but for the last of a node; in seconds.
 STEP_SECONDS = 0.05
-
-#: What nodes use to run models, in the order in which they choose.
-_RUNTIMES = ("openvino", "onnxruntime")
 
 
 class _Link:
@@ -125,27 +119,16 @@ class _Engine:
     def work(self, prefetch: bool) -> NoReturn:
         """Do what is asked for, for ever."""
         if prefetch:
-            self._prefetch()
+            # In this thread, between jobs: two threads that import at the same time could see half a module.
+            from comfy_cpu_engine.prefetch import import_libraries
+
+            import_libraries(lambda: not self._todo.empty())
         while True:
             message = self._todo.get()
             if message.kind == "describe":
                 self._link.send(Message("described", {"image_inputs": find_image_inputs(get_registry().signatures)}))
             elif message.kind == "run":
                 self._do(*read_work(message))
-
-    def _prefetch(self) -> None:
-        """Import what most jobs need, until one comes.
-
-        In this thread, between jobs: two threads that import at the same time could see half a module.
-        """
-        for name in ("PIL.Image", *_RUNTIMES):
-            if not self._todo.empty():
-                return
-            with contextlib.suppress(Exception):  # the node that needs it will say what is wrong with it
-                if importlib.util.find_spec(name.partition(".")[0]) is not None:
-                    importlib.import_module(name)
-                    if name in _RUNTIMES:
-                        return
 
     def _do(self, number: int, work: Work) -> None:
         try:

@@ -106,5 +106,6 @@ class _Table:
             Text.assemble((f"{label}: ", "red"), (message, "dim"), no_wrap=True, overflow="ellipsis")
             for label, message in self._failures
         ]
-        bar = ProgressBar(total=max(1, progress.inputs), completed=progress.ended, width=60)
+        bar = Table.grid()  # gives it a line of its own
+        bar.add_row(ProgressBar(total=max(1, progress.inputs), completed=progress.ended, width=60))
         return Group(Text(headline(progress)), bar, table, *failures)

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "comfy_cpu_nodes": {"comfy_cpu_core"},
     "comfy_cpu_engine": {"comfy_cpu_core", "comfy_cpu_nodes"},
     "comfy_cpu_client": {"comfy_cpu_core"},
+    "comfy_cpu_builder": {"comfy_cpu_core"},
     "comfy_cpu_worker": {"comfy_cpu_core", "comfy_cpu_client", "comfy_cpu_engine"},
     "comfy_cpu_ben2": {"comfy_cpu_core"},
     "comfy_cpu_birefnet": {"comfy_cpu_core"},

@@ -190,7 +190,7 @@ def test_outputs_run_again_where_their_files_may_be_gone(server: FakeComfyUI, cl
 def test_previews(server: FakeComfyUI) -> None:
     seen: list[Preview] = []
     with Client(server.target, on_preview=seen.append) as client:
-        assert client.run(working("Steps", count=2, preview=True)).ok
+        assert client.run(working("Steps", count=2, seconds=0.2, preview=True)).ok
     assert [(p.media_type, p.node_id, p.data) for p in seen] == [
         ("image/jpeg", "1", b"\xff\xd8preview 1"), ("image/jpeg", "1", b"\xff\xd8preview 2"),
     ]  # fmt: skip

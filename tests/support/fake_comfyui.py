@@ -144,13 +144,14 @@ class FakeComfyUI:
         if self.closing:
             return
         self.closing = True
-        self._interrupt.set()
-        with self._changed:
-            self._changed.notify_all()
         threading.Thread(target=self._server.shutdown, daemon=True).start()
         self._server.socket.close()
         for connection in list(self._connections):
             reset(connection)
+        # Only now, so that nobody is told how the run ended.
+        self._interrupt.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def forget(self) -> None:
         """Lose queue and history, as a process that is started again does; what runs comes to nothing."""

@@ -14,6 +14,7 @@ import comfy_cpu_example as plugin
 from comfy_cpu_core.context import Folders, RunContext, use_run
 from comfy_cpu_core.convert import InputChange
 from comfy_cpu_core.errors import ModelCorrupt, ModelMissing, NodeError
+from comfy_cpu_core.image import BakeJob, CommandOutput, ImageFacts, ImageInfo, ImageRequest
 from comfy_cpu_core.models import ModelNeed
 from comfy_cpu_core.nodes import NodeSignature
 from comfy_cpu_core.plugins import load_plugins
@@ -130,10 +131,49 @@ def test_cuda_becomes_cpu(class_type: str, device: str, changes: list[InputChang
     assert list(plugin.comfy_cpu_convert_node(PromptNode("1", class_type, {"device": device}))) == changes
 
 
+# The image
+
+
+REQUEST = ImageRequest("engine", frozenset({"ExampleTone"}), frozenset({"example-sepia"}))
+
+
+def test_an_image_with_the_node_gets_step_and_start_part() -> None:
+    (step,) = plugin.comfy_cpu_image_steps(REQUEST)
+    assert step.environment == {"EXAMPLE_TONE": "sepia"}
+    (part,) = plugin.comfy_cpu_start_script(REQUEST)
+    assert part.environment == {"EXAMPLE_STRENGTH": "1.0"}
+    other = ImageRequest("engine", frozenset({"LoadImage"}), frozenset())
+    assert not list(plugin.comfy_cpu_image_steps(other))
+    assert not list(plugin.comfy_cpu_start_script(other))
+
+
+def test_what_is_baked_is_what_the_model_says(tmp_path: Path) -> None:
+    (tmp_path / "models" / "example").mkdir(parents=True)
+    (tmp_path / "models" / "example" / "sepia.json").write_text('{"matrix": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}')
+    job = BakeJob(ModelTree(tmp_path / "models"), tmp_path / "baked", {}, threads=1)
+    (made,) = plugin.bake_matrix(job)
+    assert json.loads((job.output / made.target).read_text()) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    plugin.verify_matrix(job)
+    (job.output / made.target).write_text("[0]")
+    with pytest.raises(ModelCorrupt):
+        plugin.verify_matrix(job)
+
+
+@pytest.mark.parametrize(("code", "ok"), [(0, True), (1, False)])
+def test_the_check_looks_for_the_note(code: int, ok: bool) -> None:
+    (check,) = plugin.comfy_cpu_checks()
+    facts = ImageFacts(
+        ImageInfo("sha256:0"),
+        {"workflows": [{"class_types": ["ExampleTone"]}]},
+        outputs={"example": (CommandOutput(code, "Made for ExampleTone.", ""),)},
+    )
+    assert [finding.ok for finding in check.run(facts)] == [ok]
+
+
 # The package
 
 
 def test_comfy_cpu_finds_the_plugin() -> None:
     (info,) = [info for info in load_plugins({}).infos() if info.name == "example"]
     assert (info.state, info.problem) == ("active", "")
-    assert len(info.hooks) == 4
+    assert len(info.hooks) == 9

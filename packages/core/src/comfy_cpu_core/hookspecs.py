@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
     from comfy_cpu_core.convert import CannotRun, InputChange
     from comfy_cpu_core.fetchers import FetcherType
+    from comfy_cpu_core.image import (
+        BakeStep,
+        BuildEngineType,
+        ImageCheck,
+        ImageRequest,
+        ImageStep,
+        NodePack,
+        StartPart,
+    )
     from comfy_cpu_core.models import ModelNeed, ModelSpec
     from comfy_cpu_core.nodes import NodeClass
     from comfy_cpu_core.results import TargetType
@@ -133,6 +142,115 @@ def comfy_cpu_targets() -> Iterable[TargetType]:  # type: ignore[empty-body]
         @hookimpl
         def comfy_cpu_targets():
             return [TargetType("embedded", open=open_embedded, summary="in this process")]
+    """
+
+
+@hookspec
+def comfy_cpu_node_packs() -> Iterable[NodePack]:  # type: ignore[empty-body]
+    """Contribute node packs of others: where node classes come from that only a ComfyUI can run.
+
+    Called once per plan of an image with a ComfyUI; must be quick and do no I/O. A pack goes into the image if a
+    workflow uses one of its classes that no plugin brings. Two packs with the same name, or with the same class, are an
+    error that names both; a ``[[node_packs]]`` of the spec goes before a plugin's.
+
+    Example::
+
+        @hookimpl
+        def comfy_cpu_node_packs():
+            return [
+                NodePack(
+                    "ComfyUI-KJNodes",
+                    source="https://github.com/kijai/ComfyUI-KJNodes",
+                    classes=frozenset({"ImageConcatMulti"}),
+                    licence="GPL-3.0-only",
+                )
+            ]
+    """
+
+
+@hookspec
+def comfy_cpu_image_steps(image: ImageRequest) -> Iterable[ImageStep]:  # type: ignore[empty-body]
+    """Say what must be in an image beside its models and node classes.
+
+    Called once per plan. Give nothing for an image whose workflows are not yours. Steps of all plugins are carried out
+    in the order of their names; two with the same name, or with different values for one variable or file, are an error
+    that names both. An exception ends the build.
+
+    Example::
+
+        @hookimpl
+        def comfy_cpu_image_steps(image):
+            return [ImageStep("llama", apt=("libgomp1",))] if "LocalLLMLoader_AdvV2" in image.class_types else []
+    """
+
+
+@hookspec
+def comfy_cpu_start_script(image: ImageRequest) -> Iterable[StartPart]:  # type: ignore[empty-body]
+    """Say what an image's start script must set before the worker starts, and with which arguments that starts.
+
+    Called once per plan. Parts of all plugins come in the order of their names; two with the same name, or with
+    different values for one variable, are an error that names both. What the container's user has set goes before.
+
+    Example::
+
+        @hookimpl
+        def comfy_cpu_start_script(image):
+            return [StartPart("my-family", environment={"MY_FAMILY_CACHE": "0"})]
+    """
+
+
+@hookspec
+def comfy_cpu_bake(model: ModelSpec) -> Iterable[BakeStep]:  # type: ignore[empty-body]
+    """Say how a model can be prepared at build time, so that a container starts faster.
+
+    Called once per model of an image that is to be baked. Every step is optional: what it makes is compared with the
+    unbaked model and left out, with a warning, where it differs or fails. Steps are carried out in the order of model
+    and name.
+
+    Example::
+
+        @hookimpl
+        def comfy_cpu_bake(model):
+            if model.id != "ben2-base":
+                return []
+            baking = "comfy_cpu_nodes.runtimes.baking"
+            return [BakeStep("openvino", model.id, f"{baking}:bake_onnx", f"{baking}:verify_onnx")]
+    """
+
+
+@hookspec
+def comfy_cpu_checks() -> Iterable[ImageCheck]:  # type: ignore[empty-body]
+    """Contribute checks of a finished image, for ``comfy-cpu verify`` and the end of a build.
+
+    Called once per verification. All checks are carried out, in the order of their names, and their findings printed;
+    one that is not ok fails the verification, and so does a check that raises. Two with the same name are an error that
+    names both.
+
+    Example::
+
+        @hookimpl
+        def comfy_cpu_checks():
+            def no_pickles(facts):
+                listed = facts.outputs["no-pickles"][0].out.splitlines()
+                return [Finding(not listed, f"{len(listed)} pickles among the models")]
+
+            find = ("find", "/opt/comfy-cpu/models", "-name", "*.pkl")
+            return [ImageCheck("no-pickles", "no model is a pickle", no_pickles, commands=(find,))]
+    """
+
+
+@hookspec
+def comfy_cpu_build_engines() -> Iterable[BuildEngineType]:  # type: ignore[empty-body]
+    """Contribute an engine: what builds, runs and pushes images.
+
+    Called once per command that needs one. Two plugins with the same name are an error that names both. Where the
+    user asks for none, the one with the lowest rank is taken whose program is installed.
+
+    Example::
+
+        @hookimpl
+        def comfy_cpu_build_engines():
+            return [BuildEngineType("kaniko", open_kaniko, "Kaniko", rank=50, installed=lambda environ: True)]
     """
 
 

@@ -14,6 +14,17 @@ from typing import TYPE_CHECKING, Any
 from comfy_cpu_core.context import current_run
 from comfy_cpu_core.errors import ModelCorrupt, ModelMissing, NodeError
 from comfy_cpu_core.hookspecs import hookimpl
+from comfy_cpu_core.image import (
+    BakedFile,
+    BakeJob,
+    BakeStep,
+    Finding,
+    ImageCheck,
+    ImageFacts,
+    ImageStep,
+    NodePack,
+    StartPart,
+)
 from comfy_cpu_core.models import ModelFile, ModelNeed, ModelSpec
 from comfy_cpu_core.needs import find_model_file
 from comfy_cpu_core.nodes import NodeClass
@@ -21,6 +32,7 @@ from comfy_cpu_core.tree import ModelTree, default_models_dir
 
 if TYPE_CHECKING:
     from comfy_cpu_core.convert import InputChange
+    from comfy_cpu_core.image import ImageRequest
     from comfy_cpu_core.workflow import PromptNode
 
 # A model is data: where it comes from, and where its files go in the model tree. This one lies in this very package;
@@ -120,3 +132,85 @@ def comfy_cpu_convert_node(node: PromptNode) -> Iterable[InputChange]:
     if node.class_type == "ExampleTone" and node.widget("device") == "cuda":
         return [InputChange("device", "cpu", "there is no CUDA on a CPU machine")]
     return []
+
+
+# What follows is for images (`comfy-cpu build`). A family that needs nothing beside its nodes and models needs none of it.
+
+_NOTE = "/opt/comfy-cpu/example.txt"
+
+
+@hookimpl
+def comfy_cpu_node_packs() -> Iterable[NodePack]:
+    """Somebody else's classes that only a ComfyUI can run, and where they come from."""
+    return [
+        NodePack(
+            "comfyui-example-glow",
+            source="https://example.com/comfyui-example-glow",
+            classes=frozenset({"ExampleGlow"}),
+            licence="MIT",
+        )
+    ]
+
+
+@hookimpl
+def comfy_cpu_image_steps(image: ImageRequest) -> Iterable[ImageStep]:
+    """What the image must have: packages of pip and Debian, variables, files, commands. This node needs a note."""
+    if "ExampleTone" not in image.class_types:
+        return []
+    return [
+        ImageStep(
+            "example",
+            environment={"EXAMPLE_TONE": "sepia"},
+            files={_NOTE: "Made for ExampleTone.\n"},
+            commands=(("test", "-s", _NOTE),),
+        )
+    ]
+
+
+@hookimpl
+def comfy_cpu_start_script(image: ImageRequest) -> Iterable[StartPart]:
+    """What the start script sets, unless the container's user has set it."""
+    return [StartPart("example", {"EXAMPLE_STRENGTH": "1.0"})] if "ExampleTone" in image.class_types else []
+
+
+@hookimpl
+def comfy_cpu_bake(model: ModelSpec) -> Iterable[BakeStep]:
+    """How a model is prepared at build time. Both functions run in a process of their own."""
+    if model.id != SEPIA.id:
+        return []
+    return [BakeStep("flat", model.id, "comfy_cpu_example:bake_matrix", "comfy_cpu_example:verify_matrix")]
+
+
+def bake_matrix(job: BakeJob) -> Iterable[BakedFile]:
+    """Write the matrix as one list of nine numbers."""
+    made = BakedFile("example/sepia-flat.json")
+    path = job.output / made.target
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([value for row in _tree_matrix(job) for value in row]))
+    return [made]
+
+
+def verify_matrix(job: BakeJob) -> None:
+    """Raise if what was baked does not hold the model's numbers."""
+    flat = json.loads((job.output / "example" / "sepia-flat.json").read_text())
+    if flat != [value for row in _tree_matrix(job) for value in row]:
+        raise ModelCorrupt("the baked matrix differs from the model's")
+
+
+def _tree_matrix(job: BakeJob) -> list[list[float]]:
+    document = json.loads(job.models.require("example/sepia.json").read_bytes())
+    return [[float(value) for value in row] for row in document["matrix"]]
+
+
+@hookimpl
+def comfy_cpu_checks() -> Iterable[ImageCheck]:
+    """What is looked at in a finished image. Commands run inside it; the function sees what they gave."""
+    return [ImageCheck("example", "the example's note is there", _check_note, commands=(("cat", _NOTE),))]
+
+
+def _check_note(facts: ImageFacts) -> Iterable[Finding]:
+    if not any("ExampleTone" in workflow["class_types"] for workflow in facts.manifest["workflows"]):
+        return []
+    (note,) = facts.outputs["example"]
+    right = note.code == 0 and "ExampleTone" in note.out
+    return [Finding(right, "the note is there" if right else f"{_NOTE} is missing")]

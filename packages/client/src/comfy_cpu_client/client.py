@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +17,7 @@ from comfy_cpu_core.registry import NodeRegistry, get_registry
 from comfy_cpu_core.results import EventSink, KnowsNodes, Progress, Result, Target
 
 if TYPE_CHECKING:
+    from comfy_cpu_client.batch import BatchSummary
     from comfy_cpu_core.nodes import NodeSignature
     from comfy_cpu_core.workflow import Workflow
 
@@ -173,6 +174,36 @@ class Client:
         except BaseException:
             run.cancel()
             raise
+
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether `attach` can follow a run that another process submitted."""
+        return isinstance(self._target, KeepsJobs)
+
+    def submit_prepared(
+        self,
+        prepared: Prepared,
+        *,
+        timeout_s: float | None = None,
+        comfy_org_api_key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Start a run of what `prepare` gave; see `submit`."""
+        request = prepared.request(timeout_s, comfy_org_api_key, idempotency_key)
+        return Run(self._target.submit(request), prepared)
+
+    def batch(
+        self,
+        workflow: str | Path | bytes | Mapping[str, Any] | Workflow,
+        inputs: Sequence[str | Path] = (),
+        *,
+        output: str | Path,
+        **settings: Any,
+    ) -> BatchSummary:
+        """Run a workflow once for each of many inputs on this target; see `comfy_cpu_client.batch.run_batch`."""
+        from comfy_cpu_client.batch import run_batch
+
+        return run_batch(workflow, inputs, output=output, targets=[self], **settings)
 
     def stream(
         self, workflow: str | Path | bytes | Mapping[str, Any] | Workflow, **arguments: Any

@@ -12,11 +12,12 @@ from comfy_cpu_core.results import TargetType
 
 @hookimpl
 def comfy_cpu_commands() -> Iterable[click.Command]:
-    """The commands ``run`` and ``health``."""
+    """The commands ``run``, ``batch`` and ``health``."""
+    from comfy_cpu_client.cli.batch import batch
     from comfy_cpu_client.cli.health import health
     from comfy_cpu_client.cli.run import run
 
-    return [run, health]
+    return [run, batch, health]
 
 
 @hookimpl

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from comfy_cpu_core.convert import Report
     from comfy_cpu_core.workflow import Workflow
 
-__all__ = ["FileInput", "Prepared", "prepare", "sole_input"]
+__all__ = ["FileInput", "Prepared", "add_files", "prepare", "sole_input"]
 
 # What a target may find in a file's name: everything else is replaced, since the name ends up in paths and JSON there.
 _UNSAFE = re.compile(r"[^\w.\- ]+")
@@ -106,11 +106,7 @@ def prepare(
         WorkflowError: a node or an input that the workflow does not have.
     """
     uploads = dict(files or {})
-    names: dict[str, str] = {}
-    for key, file in inputs.items():
-        name = _upload_name(file, uploads)
-        uploads[name] = file.data
-        names[key] = name
+    names = _name_files(inputs, uploads)
     edited = workflow.with_inputs({**values, **names})
     from comfy_cpu_core.convert import gates_left_out, to_cpu
 
@@ -119,6 +115,27 @@ def prepare(
         return Prepared(edited, uploads, None, warnings)
     converted, report = to_cpu(edited, plugins, registry)
     return Prepared(converted, uploads, report, warnings)
+
+
+def add_files(prepared: Prepared, inputs: Mapping[str, FileInput]) -> Prepared:
+    """Give a workflow that is prepared already more files: for many runs that differ in nothing else.
+
+    Raises:
+        WorkflowError: a node or an input that the workflow does not have.
+    """
+    uploads = dict(prepared.files)
+    names = _name_files(inputs, uploads)
+    return replace(prepared, workflow=prepared.workflow.with_inputs(names), files=uploads)
+
+
+def _name_files(inputs: Mapping[str, FileInput], uploads: dict[str, bytes]) -> dict[str, str]:
+    """Put files into `uploads`; gives the name of each by its input."""
+    names: dict[str, str] = {}
+    for key, file in inputs.items():
+        name = _upload_name(file, uploads)
+        uploads[name] = file.data
+        names[key] = name
+    return names
 
 
 def _upload_name(file: FileInput, taken: Mapping[str, bytes]) -> str:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
+from comfy_cpu_client.pages import page_template
 from comfy_cpu_core.results import NodeTiming, Output, Result
-
-if TYPE_CHECKING:
-    import jinja2
 
 __all__ = ["ReportPicture", "render_report"]
 
@@ -71,7 +67,7 @@ def render_report(
     """
     stand_ins = [model for model in result.models if model.stand_in]
     longest = max((timing.seconds for timing in result.timings), default=0.0) or 1.0
-    return _template().render(
+    return page_template("report.html").render(
         result=result,
         title=title,
         pictures=pictures,
@@ -86,17 +82,3 @@ def render_report(
         versions=versions,
         notes=notes,
     )
-
-
-@lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("comfy_cpu_client"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")

@@ -93,14 +93,14 @@ def play(clean_environment: dict[str, str], options: ComfyUIOptions) -> Play:
                 await backend.close()
             assert backend.health().state == "closed"
 
-        before = children()
+        before, threads = children(), set(threading.enumerate())
         asyncio.run(main())
         assert children() <= before
         assert chosen.workdir is not None
         assert list(chosen.workdir.iterdir()) == []
         end = time.monotonic() + 30
-        while any(thread.name.startswith("comfy-cpu") for thread in threading.enumerate()):
-            assert time.monotonic() < end, threading.enumerate()
+        while more := {t for t in threading.enumerate() if t.name.startswith("comfy-cpu")} - threads:
+            assert time.monotonic() < end, more
             time.sleep(0.01)
 
     return play

@@ -142,6 +142,8 @@ def failure_reason(error: BaseException) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it was made from."""
+    import urllib3
+
     seen: set[int] = set()
     pending: list[Any] = [error]
     while pending:
@@ -150,4 +152,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
-        pending += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
+        # Not any `reason`: with websockets, that of a closed connection warns that it goes away.
+        reason = found.reason if isinstance(found, urllib3.exceptions.MaxRetryError) else None
+        pending += [*found.args, reason, found.__cause__, found.__context__]

@@ -90,3 +90,25 @@ def test_a_policy_is_asked_before_a_job_waits() -> None:
     image["images"][0]["url"] = "https://bad.example/a"
     with pytest.raises(UrlRefused, match=r"input\.images\[0\]\.url: the host bad\.example"):
         submit(job(**image), urls=policy, limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": [{"name": "../x.png", "image": "aGk="}]}, r"input\.images\[0\]\.name: '\.\./x\.png' leads out"),
+        ({"images": [{"name": "/etc/x.png", "image": "aGk="}]}, r"input\.images\[0\]\.name: .* absolute"),
+        ({"images": [{"name": "x.png [output]", "image": "aGk="}]}, "reads as a folder"),
+        ({"images": [{"name": "x.png", "image": "aGk="}] * 2}, "the name of another file"),
+        ({"images": [{"name": "x.png", "image": "a picture!"}]}, r"input\.images\[0\]\.image is not base64"),
+        ({"inputs": {"1.image": "data:image/png,abc"}}, "without base64"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused_before_the_job_waits(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobRejected, match=message):
+        submit(job(**given))
+
+
+def test_files_that_are_too_large_are_refused_before_the_job_waits() -> None:
+    with pytest.raises(JobRejected, match="at most 3 are taken") as refused:
+        submit(job(images=[{"name": "x.png", "image": "YWFhYQ=="}]), limits=JobLimits(file_bytes=3))
+    assert refused.value.status == 413

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 
 from comfy_cpu_client import FileInput
 from comfy_cpu_core.names import check_name
@@ -20,7 +20,7 @@ from comfy_cpu_worker.urls import UrlClient
 from comfy_cpu_worker.wire import Deadline
 from comfy_cpu_worker.work import Work
 
-__all__ = ["decode_base64", "prepare_work"]
+__all__ = ["check_files", "decode_base64", "prepare_work"]
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w.+-]+=[^;,]*)*(?P<base64>;base64)?,", re.IGNORECASE | re.ASCII)
 
@@ -33,6 +33,22 @@ _MAGIC = (
     (re.compile(rb"RIFF....WAVE", re.DOTALL), ".wav"),
     (re.compile(rb"....ftyp", re.DOTALL), ".mp4"),
 )
+
+
+def check_files(job: JobInput, limits: JobLimits) -> None:
+    """Check the files that a job brings along, before it waits. Those by URL are looked at when they are fetched.
+
+    Raises:
+        JobRejected, JobTooLarge: a file or a name is bad; the message names the field.
+    """
+    reader = _Reader(limits, None, Deadline(job.timeout_s))
+    names: set[str] = set()
+    for file in job.files:
+        _check_file_name(file, names)
+        names.add(str(file.name))
+    for file in (*job.files, *job.inputs.values()):
+        if file.url is None:
+            reader.read(file)
 
 
 def prepare_work(
@@ -140,7 +156,7 @@ class _Reader:
         return download.data, download.name
 
 
-def _check_file_name(file: NamedFile, taken: Mapping[str, bytes]) -> None:
+def _check_file_name(file: NamedFile, taken: Collection[str]) -> None:
     where = f"{file.path.rpartition('.')[0]}.name"
     name = str(file.name)
     remedy = "use a plain name such as photo.png, with subfolders as faces/photo.png"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_cpu_worker.errors import JobRejected, UrlRefused
+from comfy_cpu_worker.inputs import check_files
 from comfy_cpu_worker.job import JobInput, parse_job
 from comfy_cpu_worker.jobsecrets import JobSecrets, without_secrets
 from comfy_cpu_worker.settings import WorkerSettings
@@ -51,9 +52,10 @@ def parse_submission(
         sync: whether it came by ``runsync``.
 
     Raises:
-        JobRejected, JobTooLarge: see `parse_job`; or it asks for what is not allowed.
+        JobRejected, JobTooLarge: see `parse_job` and `check_files`; or it asks for what is not allowed.
     """
     job = parse_job(document, settings.limits)
+    check_files(job, settings.limits)
     _check_urls(job, settings)
     if isinstance(job.workflow, str):
         shelf.get(job.workflow)

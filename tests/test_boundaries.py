@@ -97,7 +97,19 @@ def test_core_and_client_stay_light(path: Path) -> None:
     """Core and client import no numerical or model library at module level, nor do plugins."""
     if package_of(path) in {"comfy_cpu_nodes", "comfy_cpu_engine"}:
         return
-    heavy = {"numpy", "PIL", "openvino", "onnxruntime", "huggingface_hub", "rich", "requests", "torch", "jinja2"}
+    heavy = {
+        "numpy",
+        "PIL",
+        "openvino",
+        "onnxruntime",
+        "huggingface_hub",
+        "rich",
+        "requests",
+        "torch",
+        "jinja2",
+        "websockets",
+        "urllib3",
+    }
     top_level = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {module.partition(".")[0] for node in top_level for module, _, _ in imports(node)} & heavy
     if package_of(path) == "comfy_cpu_example":

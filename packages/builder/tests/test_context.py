@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_a_context_is_replaced_as_a_whole(plan: Plan, real_lock: Lock, tmp_path:
     write(plan, real_lock, tmp_path)
     assert not (context / "stale").exists()
     assert [path.name for path in tmp_path.iterdir() if "context" in path.name] == ["context"]
+
+
+def test_what_a_killed_process_left_is_swept(plan: Plan, real_lock: Lock, tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    names = [
+        f".context.{ended.pid}.part",
+        f".context.{ended.pid}.old",
+        f".context.{os.getppid()}.part",
+        ".context.x.part",
+    ]
+    for name in names:
+        (tmp_path / name / "models").mkdir(parents=True)
+    write(plan, real_lock, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if "context" in path.name) == sorted([*names[2:], "context"])
 
 
 def test_a_directory_with_something_else_is_left_alone(plan: Plan, real_lock: Lock, tmp_path: Path) -> None:

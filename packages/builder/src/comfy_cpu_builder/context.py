@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -99,6 +100,7 @@ def _require_free(directory: Path) -> None:
 @contextmanager
 def _beside(directory: Path) -> Iterator[Path]:
     directory.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(directory)
     part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o755)
@@ -106,6 +108,14 @@ def _beside(directory: Path) -> Iterator[Path]:
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Take away what processes that were killed left beside a directory: it may be gigabytes."""
+    leftover = re.compile(rf"\.{re.escape(directory.name)}\.(\d+)\.(?:part|old)")
+    for path in directory.parent.iterdir():
+        if (match := leftover.fullmatch(path.name)) and not Path("/proc", match[1]).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _swap(part: Path, directory: Path) -> None:

@@ -82,8 +82,11 @@ class WheelCache:
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             beside = target.with_name(f".{os.getpid()}-{target.name}")
-            copy_file(wheel, beside)
-            place_file(beside, target)
+            try:
+                copy_file(wheel, beside)
+                place_file(beside, target)
+            finally:
+                beside.unlink(missing_ok=True)
         return package
 
     def _path(self, sha256: str, file: str) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from comfy_cpu_builder import layout, values
 from comfy_cpu_builder.model_plan import NodeAnswer, PlannedModel, plan_models
@@ -218,6 +218,8 @@ def make_plan(spec: ImageSpec, target: str, workflows: Sequence[PlannedWorkflow]
         BuildError: a plugin gave a value that cannot stand in a Dockerfile.
     """
     packs = _node_packs(spec, target, workflows, answers)
+    for pack in packs:
+        _check_packages(f"node pack {pack.name!r}", pack.apt, pack.requirements)
     steps = _by_name(answers.steps, "image step")
     start = _by_name(answers.start, "start part")
     for plugin, step in steps:
@@ -369,11 +371,20 @@ def _merged(items: Iterable[tuple[str, Any]], attribute: str, what: str) -> dict
     return {key: value for key, (_, value) in sorted(merged.items())}
 
 
-def _check_step(plugin: str, step: ImageStep) -> None:
-    who = f"plugin {plugin!r}, image step {step.name!r}"
-    for package in step.apt:
+def _check_packages(who: str, apt: Iterable[str], requirements: Iterable[str]) -> None:
+    for package in apt:
         if not values.APT_PACKAGE.fullmatch(package):
             raise BuildError(f"{who}: {package!r} is no Debian package")
+    for text in requirements:
+        try:
+            Requirement(text)
+        except InvalidRequirement as error:
+            raise BuildError(f"{who}: {text!r} is no requirement ({error})") from error
+
+
+def _check_step(plugin: str, step: ImageStep) -> None:
+    who = f"plugin {plugin!r}, image step {step.name!r}"
+    _check_packages(who, step.apt, step.requirements)
     for url in step.index_urls:
         if not values.URL.fullmatch(url):
             raise BuildError(f"{who}: {url!r} is no URL of an index")

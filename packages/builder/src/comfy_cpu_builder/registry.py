@@ -70,8 +70,10 @@ def registry_digest(name: str) -> str:
         except urllib.error.HTTPError as error:
             if error.code != 401:
                 raise
+            error.close()
             digest = _head(url, {"Authorization": f"Bearer {_token(error.headers.get('WWW-Authenticate', ''))}"})
     except urllib.error.HTTPError as error:
+        error.close()
         problem = "has no such image" if error.code == 404 else f"answered {error.code} {error.reason}"
         raise BuildError(f"base image {name}: {host} {problem}", remedy="check the field base of the spec") from None
     except (OSError, ValueError) as error:

@@ -90,8 +90,11 @@ class SourceCache:
                 archive = folder / "source.tar"
                 pack(checkout, archive, place)
                 beside = path.with_name(f".{os.getpid()}-{path.name}")
-                copy_file(archive, beside)
-                place_file(beside, path)
+                try:
+                    copy_file(archive, beside)
+                    place_file(beside, path)
+                finally:
+                    beside.unlink(missing_ok=True)
         return LockedSource(name, source, commit, sha256_file(path), licence)
 
     def _path(self, name: str, commit: str) -> Path:

@@ -128,6 +128,8 @@ def build(
     verification = _verify(wanted, planned, locked, info, builder, plugins, as_json=as_json) if verifies else None
     if verification is not None and not verification.ok:
         note(f"the image {info.id} was built, and gets no name")
+        if as_json:
+            print_json(_document(info, (), {}, locked, verification, log))
         return 5
     digests = _publish(names, info, locked, builder, push=push)
     if as_json:

@@ -595,7 +595,7 @@ def test_secrets_reach_no_log(server: FakeComfyUI, caplog: pytest.LogCaptureFixt
 
 
 def test_a_target_without_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "websockets.sync.client", None)
+    monkeypatch.setitem(__import__("sys").modules, "websockets.asyncio.client", None)
     with pytest.raises(UsageError, match=r"needs websockets") as caught:
         Client("comfyui+http://127.0.0.1:9")
     assert caught.value.remedy == "pip install 'comfy-cpu-client[comfyui]'"

@@ -12,7 +12,8 @@ from comfy_cpu_client.comfyui import protocol
 from comfy_cpu_client.comfyui.messages import Preview, parse_message
 from comfy_cpu_client.comfyui.order import by_execution
 from comfy_cpu_client.comfyui.run import STOP_SECONDS, Ask, PromptRun
-from comfy_cpu_client.comfyui.transport import Closed, Transport, Websocket
+from comfy_cpu_client.comfyui.transport import Transport
+from comfy_cpu_client.comfyui.websocket import Closed, Websocket
 from comfy_cpu_client.errors import TargetRefused
 from comfy_cpu_core.errors import DeadlineExceeded, TargetError
 from comfy_cpu_core.results import EventSink, JobStatus, NodeFailure, Output, OutputFolder, Progress, Result

@@ -14,7 +14,8 @@ from comfy_cpu_client.comfyui.address import Settings
 from comfy_cpu_client.comfyui.files import FileUse, Upload, find_uses, name_files, plan_upload
 from comfy_cpu_client.comfyui.messages import FEATURE_FLAGS
 from comfy_cpu_client.comfyui.refusals import Acceptance, read_acceptance
-from comfy_cpu_client.comfyui.transport import Closed, Transport, Websocket
+from comfy_cpu_client.comfyui.transport import Transport
+from comfy_cpu_client.comfyui.websocket import Closed, Websocket
 from comfy_cpu_client.errors import TargetRefused, TargetUnreachable
 from comfy_cpu_core.errors import TargetError, WorkflowInvalid
 from comfy_cpu_core.nodes import NodeSignature

@@ -6,22 +6,21 @@ import random
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_cpu_client.comfyui.address import Address, Settings
 from comfy_cpu_client.comfyui.protocol import Answer, Request
 from comfy_cpu_client.comfyui.refusals import refusal
+from comfy_cpu_client.comfyui.websocket import Websocket
 from comfy_cpu_client.errors import TargetRefused, TargetUnreachable
 from comfy_cpu_client.sessions import SessionPool, ca_bundle, failure_reason, may_be_sent, read_body
 from comfy_cpu_core.errors import DeadlineExceeded, UsageError
 
 if TYPE_CHECKING:
     import requests
-    from websockets.sync.client import ClientConnection
 
-__all__ = ["Closed", "Transport", "Websocket"]
+__all__ = ["Transport"]
 
 #: How often a request is sent that may be repeated.
 ATTEMPTS = 3
@@ -32,51 +31,6 @@ _PING_SECONDS, _PONG_SECONDS = 20.0, 60.0  # a server that loads a model is slow
 _CLOSE_SECONDS = 1.0
 
 _INSTALL = "pip install 'comfy-cpu-client[comfyui]'"
-
-
-class Closed(Exception):
-    """The websocket was closed."""
-
-
-class Websocket:
-    """An open websocket; for one thread."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._stack = ExitStack()
-        self._connection = self._stack.enter_context(connection)
-
-    def send(self, text: str) -> None:
-        """Send a message.
-
-        Raises:
-            Closed: there is nobody any more.
-        """
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            self._connection.send(text)
-        except (ConnectionClosed, OSError):
-            raise Closed from None
-
-    def receive(self, timeout_s: float) -> str | bytes | None:
-        """The next message; None if there is none within `timeout_s` seconds.
-
-        Raises:
-            Closed: there will be no more.
-        """
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            return self._connection.recv(timeout=timeout_s)
-        except TimeoutError:
-            return None
-        except (ConnectionClosed, OSError):
-            raise Closed from None
-
-    def close(self) -> None:
-        """Close it. May be called twice."""
-        with suppress(Exception):  # whatever state it is in, it is not needed any more
-            self._stack.close()
 
 
 class Transport:
@@ -93,7 +47,7 @@ class Transport:
     def __init__(self, address: Address, settings: Settings) -> None:
         try:
             import requests  # noqa: F401
-            import websockets.sync.client  # noqa: F401
+            import websockets.asyncio.client  # noqa: F401
         except ImportError as error:
             raise UsageError(f"a ComfyUI target needs {error.name}", remedy=_INSTALL) from None
         self.where = address.url
@@ -145,22 +99,21 @@ class Transport:
             TargetUnreachable, TargetRefused, DeadlineExceeded: as `send`.
         """
         from websockets.exceptions import InvalidStatus, WebSocketException
-        from websockets.sync.client import connect
 
         timeout_s = min(self._settings.connect_timeout_s, _left(deadline))
         try:
             return Websocket(
-                connect(
-                    self._address.websocket(client_id),
-                    ssl=self._ssl,
-                    additional_headers=self._address.headers,
-                    proxy=True if self._settings.proxy is None else self._settings.proxy or None,
-                    open_timeout=timeout_s,
-                    ping_interval=_PING_SECONDS,
-                    ping_timeout=_PONG_SECONDS,
-                    close_timeout=_CLOSE_SECONDS,
-                    max_size=_MAX_MESSAGE,
-                )
+                self._address.websocket(client_id),
+                open_timeout=timeout_s,
+                close_timeout=_CLOSE_SECONDS,
+                options={
+                    **({"ssl": self._ssl} if self._ssl is not None else {}),
+                    "additional_headers": self._address.headers,
+                    "proxy": True if self._settings.proxy is None else self._settings.proxy or None,
+                    "ping_interval": _PING_SECONDS,
+                    "ping_timeout": _PONG_SECONDS,
+                    "max_size": _MAX_MESSAGE,
+                },
             )
         except InvalidStatus as error:
             raise self._refusal(Request("GET", "/ws"), error.response.status_code) from None

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import select
 import socket
 import ssl
 import struct
@@ -137,16 +138,16 @@ class Websocket:
     def reset(self) -> None:
         reset(self._connection)
 
-    def read(self, reader: Any) -> None:
+    def read(self) -> None:
         """Read until the client closes."""
-        while head := reader.read(2):
+        while len(head := self._take(2)) == 2:
             opcode, size = head[0] & 15, head[1] & 127
             if size == 126:
-                (size,) = struct.unpack(">H", reader.read(2))
+                (size,) = struct.unpack(">H", self._take(2))
             elif size == 127:
-                (size,) = struct.unpack(">Q", reader.read(8))
-            mask = reader.read(4)
-            data = bytes(byte ^ mask[i % 4] for i, byte in enumerate(reader.read(size)))
+                (size,) = struct.unpack(">Q", self._take(8))
+            mask = self._take(4)
+            data = bytes(byte ^ mask[i % 4] for i, byte in enumerate(self._take(size)))
             if opcode == 8:
                 self._frame(8, data)
                 return
@@ -156,6 +157,27 @@ class Websocket:
                 told = json.loads(data)
                 if told.get("type") == "feature_flags":
                     self.flags = told["data"]
+
+    def _take(self, count: int) -> bytes:
+        """That many bytes, or fewer at the end. Never reads while another thread writes: TLS cannot bear it."""
+        data = b""
+        while len(data) < count:
+            while not self._readable():
+                pass
+            with self._lock:
+                part = self._connection.recv(count - len(data))
+            if not part:
+                break
+            data += part
+        return data
+
+    def _readable(self) -> bool:
+        if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
+            return True
+        try:
+            return bool(select.select([self._connection], [], [], 0.05)[0])
+        except ValueError:  # closed meanwhile
+            return True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -275,7 +297,7 @@ class Handler(BaseHTTPRequestHandler):
         websocket.send({"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}, "sid": sid}})
         try:
             with suppress(OSError, ValueError, struct.error, IndexError):
-                websocket.read(self.rfile)
+                websocket.read()
         finally:
             if server._sockets.get(sid) is websocket:
                 del server._sockets[sid]

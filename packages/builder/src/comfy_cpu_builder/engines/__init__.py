@@ -1,4 +1,4 @@
-"""Build engines: Docker, Podman, Buildah, and which one to take."""
+"""Build engines (Docker so far; others by the hook), and which one to take."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def test_the_image_passes_and_a_job_gives_the_picture_that_this_process_gives(
             "cuda: CUDA packages: nvidia-cublas-cu12",
         ),
         (
-            "RUN mkdir -p /root/hidden && touch /root/hidden/libcudart-a1b2c3.so.12",
-            "cuda: CUDA libraries: /root/hidden/libcudart-a1b2c3.so.12",
+            "RUN mkdir -m 700 /srv/hidden && touch /srv/hidden/libcudart-a1b2c3.so.12",
+            "cuda: CUDA libraries: /srv/hidden/libcudart-a1b2c3.so.12",
         ),
         (f"RUN rm {MODELS}/ben2_onnx/BEN2_Base.onnx", "models: ben2-base: ben2_onnx/BEN2_Base.onnx is missing"),
         (f"RUN printf x >> {MODELS}/Nudenet/320n.onnx", "models: nudenet-320n: Nudenet/320n.onnx has sha256 "),

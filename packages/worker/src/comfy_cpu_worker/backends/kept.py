@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -66,7 +67,7 @@ def _ignore(event: Progress) -> None:
     pass
 
 
-class KeptBackend:
+class KeptBackend(ABC):
     """Implements `comfy_cpu_worker.work.Backend`. Belongs to the event loop in which `start` is called.
 
     Args:
@@ -101,13 +102,13 @@ class KeptBackend:
         self._problem = ""
         self._remedy: str | None = None
 
+    @abstractmethod
     async def _start_process(self) -> WorkProcess:
         """Start a process and wait until it is ready.
 
         Raises:
             TargetError: it did not become ready; the message has the last lines of its log.
         """
-        raise NotImplementedError
 
     async def start(self) -> None:
         """See `Backend.start`. A workflow that fails to warm up is in `health`, and keeps nothing from starting."""
